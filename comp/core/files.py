@@ -1,0 +1,128 @@
+"""Files that are either whole or not there: atomic writes, checked reads."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comp.core.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; rename it on success, delete it on failure.
+
+    A reader sees the old file or the new one, never half of one, also after a kill or a full disk.
+    What a killed process left behind is overwritten by the next one to write the same file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: not written: {error.strerror or error}") from error
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically (UTF-8)."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` atomically as indented JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; raises InputError when it is missing or does not parse."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def save_npy(path: str | Path, array: np.ndarray) -> None:
+    """Write one array to `path` atomically as `.npy`, without pickling."""
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def new_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> Iterator[np.memmap]:
+    """Yield a writable memmap of a new `.npy` that appears at `path` only when the block ends well.
+
+    The space is reserved first, because a full disk under a memmap kills the process (SIGBUS)
+    where a reservation fails with an error that can be reported.
+    """
+    with atomic_path(path) as partial:
+        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=tuple(shape)).flush()
+        with open(partial, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        array = np.lib.format.open_memmap(partial, mode="r+")
+        yield array
+        array.flush()
+
+
+def open_npy(
+    path: str | Path,
+    shape: Sequence[int | None] | None = None,
+    dtypes: Sequence[Any] | None = None,
+    mmap: bool = True,
+) -> np.ndarray:
+    """Open a `.npy` file and check it before a byte of it is used.
+
+    Args:
+        path: the file.
+        shape: expected shape; None stands for any length along an axis.
+        dtypes: accepted dtypes; None accepts any that is not `object`.
+        mmap: map the file instead of reading it into memory.
+
+    Raises:
+        InputError: missing, truncated, object array, other shape or dtype.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "object" in str(error).lower():
+            raise InputError(f"{path}: holds Python objects, expected plain numbers") from None
+        raise InputError(f"{path}: truncated or not a .npy file ({error})") from None
+    except (EOFError, OSError) as error:
+        raise InputError(f"{path}: truncated or not a .npy file ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an .npz archive, expected a single .npy array")
+    if dtypes is not None and array.dtype not in [np.dtype(d) for d in dtypes]:
+        names = " or ".join(str(np.dtype(d)) for d in dtypes)
+        raise InputError(f"{path}: dtype {array.dtype}, expected {names}")
+    if shape is not None and (
+        array.ndim != len(shape)
+        or any(want is not None and want != got for want, got in zip(shape, array.shape))
+    ):
+        want = tuple("any" if s is None else s for s in shape)
+        raise InputError(f"{path}: shape {array.shape}, expected {want}")
+    return array
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
