@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,12 @@ from typing import Any
 import numpy as np
 
 from comp.core.errors import InputError
+
+
+def partial_path(path: str | Path) -> Path:
+    """Where a file lies while it is being written: beside its place, so that a rename is atomic."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.partial")
 
 
 @contextlib.contextmanager
@@ -22,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = partial_path(path)
     try:
         yield partial
         with open(partial, "rb") as file:
@@ -100,7 +107,9 @@ def open_npy(
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except ValueError as error:
-        if "allow_pickle" in str(error) or "object" in str(error).lower():
+        if "pickled" in str(error):  # what NumPy takes any unknown file for
+            raise InputError(f"{path}: not a .npy file") from None
+        if "object" in str(error).lower():
             raise InputError(f"{path}: holds Python objects, expected plain numbers") from None
         raise InputError(f"{path}: truncated or not a .npy file ({error})") from None
     except (EOFError, OSError) as error:
@@ -117,6 +126,19 @@ def open_npy(
         want = tuple("any" if s is None else s for s in shape)
         raise InputError(f"{path}: shape {array.shape}, expected {want}")
     return array
+
+
+def drop_pages(array: np.ndarray) -> None:
+    """Let go of the pages of a memmap, or a view of one, touched so far; no effect on others.
+
+    A loop over a file larger than memory otherwise shows the whole file as resident. Nothing is
+    lost: what was written stays in the page cache, what is read again is mapped again.
+    """
+    base, mode = array, None
+    while isinstance(base, np.ndarray):  # a view's base is the memmap, whose base is the mapping
+        base, mode = base.base, getattr(base, "mode", mode)
+    if isinstance(base, mmap.mmap) and mode in ("r", "r+", "w+"):  # "c" would lose its changes
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def sha256(path: str | Path) -> str:

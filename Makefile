@@ -1,0 +1,28 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test lint
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+# Installed once, and again when the requirements change.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $$($(PYTHON) --version), expected Python 3.11 or newer; try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## .venv with everything in it
+
+demo: install  ## from nothing to a scored submission, on two CPU cores
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
+
+test: install  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff, as the CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

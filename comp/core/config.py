@@ -1,0 +1,211 @@
+"""Typed configuration: YAML plus dotted overrides, checked when built, errors that name the key."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from comp.core.errors import InputError
+from comp.core.files import write_text
+
+
+class Section(BaseModel):
+    """A frozen group of settings in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LoaderConfig(Section):
+    """How samples reach the device; nothing here changes a result."""
+
+    workers: int = Field(2, ge=0, description="loader processes per training process")
+    prefetch: int = Field(4, ge=1, description="batches each worker reads ahead")
+
+
+class OptimConfig(Section):
+    """The optimizer, by its name in timm's factory."""
+
+    name: str = Field("adamw", description="timm optimizer name")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled decay, not on norms and biases")
+    layer_decay: float | None = Field(None, gt=0, le=1, description="lr factor per layer downward")
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the step."""
+
+    name: Literal["cosine", "constant_cosine", "constant"] = Field("cosine", description="shape")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps, linear from zero")
+    constant: float = Field(0.5, ge=0, le=1, description="constant_cosine: share before decay")
+    final: float = Field(0.01, ge=0, le=1, description="last lr as a share of the peak")
+
+
+class TrainConfig(Section):
+    """One fit."""
+
+    epochs: int = Field(10, ge=1, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, description="samples per optimizer step, all GPUs together")
+    accumulate: int = Field(1, ge=1, description="micro-batches per step and process")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="autocast type")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights")
+    channels_last: bool = Field(False, description="memory format of the network")
+    compile: bool = Field(False, description="torch.compile the network")
+    early_stop: int | None = Field(None, ge=1, description="validations without a better score")
+    eval_every: int = Field(1, ge=1, description="epochs between validations")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; also after validation")
+    log_every: int = Field(10, ge=1, description="steps between log lines")
+    tensorboard: bool = Field(False, description="also write TensorBoard events")
+
+
+class RunConfig(Section):
+    """Everything that a run depends on; a competition adds its own sections."""
+
+    task: str = Field(description="the competition's kind: fwi")
+    name: str = Field(pattern=r"^[\w.-]+$", description="run folder's name")
+    root: str = Field("runs", description="folder that holds the run folders")
+    seed: int = Field(0, ge=0, description="seed of everything drawn")
+    folds: tuple[int | Literal["all"], ...] = Field((0,), min_length=1, description="folds to fit")
+    limit: int | None = Field(None, ge=1, description="at most so many rows a split")
+    loader: LoaderConfig = LoaderConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.root) / self.name
+
+
+# Settings that may differ between a checkpoint and the run that continues it: they move the work
+# about, and leave the mathematics as it was.
+RUNTIME_KEYS = (
+    "root",
+    "folds",
+    "loader",
+    "train.accumulate",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.tensorboard",
+)
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not a silent last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        doubled = {str(key) for key in keys if keys.count(key) > 1}
+        if doubled:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {sorted(doubled)[0]!r} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises InputError when missing, unreadable or not a mapping."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}, expected a YAML config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {type(value).__name__} at the top, expected keys and values")
+    return value
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `values` with dotted overrides such as `train.epochs=5` set."""
+    result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r}: expected key=value, as in train.epochs=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"override {override!r}: {text!r} is not a YAML value") from None
+        *parents, leaf = key.split(".")
+        place = result
+        for parent in parents:
+            inner = place.get(parent)
+            place[parent] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[parent]
+        place[leaf] = value
+    return result
+
+
+def parse_config(cls: type[ConfigT], values: dict[str, Any], source: str | Path) -> ConfigT:
+    """Build `cls` from plain values.
+
+    Raises:
+        InputError: the first unknown key (with the nearest valid one), wrong type or value out of
+            range: what the key got and what it takes.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_describe(error, cls)}") from None
+
+
+def _describe(error: ValidationError, cls: type[Section]) -> str:
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    known = config_keys(cls)
+    # Positions in a tuple and the branches of a union follow the key in pydantic's location.
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        return f"unknown key '{key}'; the nearest valid key is '{near[0]}'"
+    while parts and ".".join(parts) not in known:
+        parts.pop()
+    key = ".".join(parts) or key
+    meaning = f" ({known[key]})" if known.get(key) else ""
+    if first["type"] == "missing":
+        return f"key '{key}'{meaning} is missing"
+    got = first["input"]
+    message = first["msg"].replace("Input should be", "takes").replace("Value error, ", "")
+    return f"key '{key}': got {got!r}; {message[:1].lower()}{message[1:]}{meaning}"
+
+
+def config_keys(cls: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Dotted keys of a config class with their descriptions, sections included."""
+    keys: dict[str, str] = {}
+    for name, info in cls.model_fields.items():
+        keys[prefix + name] = info.description or ""
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys |= config_keys(info.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def dump_config(config: Section) -> dict[str, Any]:
+    """The resolved config as plain JSON-compatible values."""
+    return config.model_dump(mode="json")
+
+
+def write_config(path: str | Path, config: Section) -> None:
+    """Write the resolved config atomically; it can be given to `--config` again."""
+    write_text(path, yaml.safe_dump(dump_config(config), sort_keys=False))
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old → new` for every setting that matters to the result and differs."""
+    lines = []
+    for name in old.keys() | new.keys():
+        key = prefix + name
+        before, after = old.get(name), new.get(name)
+        if key in RUNTIME_KEYS or before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += config_differences(before, after, f"{key}.")
+        else:
+            lines.append(f"{key}: {before!r} → {after!r}")
+    return sorted(lines)

@@ -1,0 +1,54 @@
+"""The optimizer through timm's factory, and the learning rate as a pure function of the step."""
+
+import math
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+
+from comp.core.config import OptimConfig, ScheduleConfig
+from comp.core.errors import InputError
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Optimizer with no weight decay on norms and biases, and layer-wise lr decay where asked.
+
+    Raises:
+        InputError: a name that timm does not know.
+    """
+    if config.name not in list_optimizers():
+        raise InputError(
+            f"key 'optim.name': got {config.name!r}; takes one of {', '.join(list_optimizers())}"
+        )
+    return create_optimizer_v2(
+        model,
+        opt=config.name,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+    )
+
+
+def lr_factor(step: int, total: int, config: ScheduleConfig) -> float:
+    """Learning rate of optimizer step `step` (from 0) of `total`, as a share of the peak.
+
+    Linear warm-up, then constant, a cosine, or constant-then-cosine down to `final`.
+    """
+    warmup = round(config.warmup * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.name == "constant":
+        return 1.0
+    start = warmup
+    if config.name == "constant_cosine":
+        start = max(warmup, round(config.constant * total))
+    if step < start:
+        return 1.0
+    done = (step - start) / max(1, total - 1 - start)
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate, keeping each group's `lr_scale` from layer-wise decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -1,0 +1,86 @@
+"""What a person sees of a fit: one bar with the numbers people watch, the log, TensorBoard."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from comp.core.runs import MetricsLog
+
+
+class Progress:
+    """Bar and log of one fold; a context manager that closes both.
+
+    Args:
+        folder: the fold's folder; `log.jsonl` goes there. None on all processes but the first:
+            nothing is shown or written there.
+        title: stands before the bar.
+        step: the step training starts or goes on from.
+        total: steps of the whole fit.
+        epoch_steps: steps of one epoch.
+        send: also gets every event, e.g. `Accelerator.log`.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        title: str,
+        step: int,
+        total: int,
+        epoch_steps: int,
+        send: Callable[..., None] | None,
+    ) -> None:
+        self._log = None if folder is None else MetricsLog(folder / "log.jsonl", step)
+        self._bar = tqdm(
+            total=total,
+            initial=step,
+            desc=title,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=folder is None,
+        )
+        self._epoch_steps, self._send = epoch_steps, send
+        self._shown: dict[str, str] = {}
+        self._since, self._samples = time.perf_counter(), 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._log:
+            self._log.close()
+
+    def advance(self, samples: int) -> None:
+        """One step over so many samples is done."""
+        self._samples += samples
+        self._bar.update()
+
+    def logged(self, step: int, values: dict[str, float], lr: float) -> None:
+        """The loss terms of step `step`."""
+        rate = self._samples / (time.perf_counter() - self._since)
+        self._write(step, {**values, "lr": lr, "samples_per_s": round(rate, 1)})
+        self._show(loss=f"{values['loss']:.4f}", lr=f"{lr:.1e}", rate=f"{rate:.0f}/s")
+        self.restart_clock()
+
+    def validated(self, step: int, metrics: dict[str, float], metric: str, best: float) -> None:
+        """Validation metrics after `step` steps; `metric` is the one that selects."""
+        self._write(step, {f"valid/{key}": value for key, value in metrics.items()})
+        self._show(**{metric: f"{metrics[metric]:.4g}", "best": f"{best:.4g}"})
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begin a new stretch of the samples-a-second figure, which leaves validation out."""
+        self._since, self._samples = time.perf_counter(), 0
+
+    def _show(self, **values: str) -> None:
+        self._shown |= values
+        self._bar.set_postfix(self._shown, refresh=False)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self._log:
+            self._log.write(step=step, epoch=round(step / self._epoch_steps, 3), **values)
+        if self._send:
+            self._send(values, step=step)

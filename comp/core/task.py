@@ -1,0 +1,106 @@
+"""The seam: what a competition supplies, so that the core can train, predict and submit for it."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from comp.core.config import RunConfig
+from comp.core.folds import Description
+
+Batch = dict[str, torch.Tensor]
+
+
+class Task(ABC):
+    """One competition under one config.
+
+    The core addresses samples by their row in `ids`. A dataset yields dicts of tensors that have
+    the sample's position among its rows under "row"; it may bring a `collate` of its own.
+    """
+
+    config_type: ClassVar[type[RunConfig]]
+    layout: ClassVar[Any]  # the submission layout, see comp.core.submission
+    metric: ClassVar[str]  # the metric that selects the best checkpoint
+    lower_is_better: ClassVar[bool]
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @staticmethod
+    @abstractmethod
+    def describe(folder: str) -> Description:
+        """Ids, groups and multi-hot labels of a prepared folder, for making folds."""
+
+    @property
+    @abstractmethod
+    def ids(self) -> np.ndarray:
+        """(n,) str: ids of the training data."""
+
+    @abstractmethod
+    def folds(self) -> np.ndarray:
+        """(n,) int: validation fold of each training sample, −1 for never."""
+
+    @abstractmethod
+    def dataset(self, rows: np.ndarray) -> Dataset:
+        """Training data at `rows`, with targets."""
+
+    @abstractmethod
+    def table(self, rows: np.ndarray) -> pd.DataFrame:
+        """The id table of `rows` for a prediction file: `id`, then informative columns."""
+
+    @abstractmethod
+    def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
+        """Id table and dataset, without targets, of a test folder in the competition's layout."""
+
+    @property
+    @abstractmethod
+    def prediction_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's prediction as it is stored."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network, freshly initialised; the core has seeded torch before."""
+
+    @abstractmethod
+    def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Cast, augment and mix on the device; everything random comes from `generator` (CPU)."""
+
+    @abstractmethod
+    def plain_batch(self, batch: Batch) -> Batch:
+        """Cast on the device, for validation and prediction."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> torch.Tensor:
+        """What the network takes, from a batch as the two functions above leave it."""
+
+    @abstractmethod
+    def loss(self, output: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """Scalar terms, each a mean over samples; "loss" is minimised and all are logged."""
+
+    @abstractmethod
+    def predictions(self, output: torch.Tensor) -> torch.Tensor:
+        """(b, ...) float32 predictions as they are stored, from the network's output."""
+
+    @abstractmethod
+    def score_samples(self, predictions: torch.Tensor, batch: Batch) -> Batch:
+        """(b, ...) quantities from which `metrics` can be computed once all are gathered."""
+
+    @abstractmethod
+    def metrics(self, scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
+        """Metrics over all samples; `rows` are their rows in `ids`, in the order of `scores`."""
+
+    def views(self) -> tuple[str, ...]:
+        """Names of the test-time views, the plain one first."""
+        return ("plain",)
+
+    def view(self, batch: Batch, name: str) -> Batch:
+        """A batch as seen in the view `name`."""
+        return batch
+
+    def unview(self, predictions: torch.Tensor, name: str) -> torch.Tensor:
+        """Predictions made in the view `name`, back in the plain one."""
+        return predictions

@@ -1,0 +1,290 @@
+"""Fit one fold on accelerate: one process, several GPUs or several hosts by the same code.
+
+Every random number is a function of (seed, fold, step, slot), see `loading.py`; a checkpoint holds
+the rest, so a run that was killed ends with the weights it would have had.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from comp.core.checkpoint import load_state, load_weights, save_state
+from comp.core.config import dump_config
+from comp.core.errors import InputError
+from comp.core.files import write_json
+from comp.core.folds import fold_rows
+from comp.core.loading import StepBatches, derive_seed, limit_rows, make_loader, to_device
+from comp.core.optim import build_optimizer, lr_factor, set_lr
+from comp.core.predict import evaluate, fold_folder, new_accelerator
+from comp.core.progress import Progress
+from comp.core.runs import refuse_other_config
+from comp.core.signals import Stopped, StopRequest
+from comp.core.task import Batch, Task
+from comp.core.watch import LossWatch, NonFiniteLoss, Seen
+
+
+def fit(task: Task, fold: int | str, run: Path) -> dict[str, Any]:
+    """Train `fold` to its end, continuing from its last checkpoint if there is one.
+
+    Returns:
+        The summary that `done.json` holds: steps, seconds, best score and its step.
+
+    Raises:
+        InputError: bad input, or a checkpoint of another config.
+        NonFiniteLoss: with the step, the sample ids and the last good checkpoint.
+        Stopped: asked to end by Ctrl-C or SIGTERM; the state has been saved.
+    """
+    return Trainer(task, fold, fold_folder(run, fold)).fit()
+
+
+class Trainer:
+    """One fold's fit; `fit()` runs it, the other methods are its parts."""
+
+    def __init__(self, task: Task, fold: int | str, folder: Path) -> None:
+        self.task, self.fold, self.folder = task, fold, folder
+        self.config, self.settings = task.config, task.config.train
+        self.accelerator = new_accelerator(
+            self.config, folder if self.settings.tensorboard else None
+        )
+        self.main = self.accelerator.is_main_process
+        self.seed = derive_seed(self.config.seed, 2**32 - 1 if fold == "all" else int(fold))
+        self.train_rows, self.valid_rows = (
+            limit_rows(rows, self.config.limit) for rows in fold_rows(task.folds(), fold)
+        )
+        self._check_batch_size()
+        torch.manual_seed(self.seed)
+        network = task.build_model()
+        if self.settings.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        self.model, self.optimizer = self.accelerator.prepare(
+            network, build_optimizer(network, self.config.optim)
+        )
+        self.plain = network
+        self.average = None
+        if self.settings.ema is not None:
+            self.average = ModelEmaV3(network, decay=self.settings.ema, use_warmup=True)
+        self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
+        self.epoch_steps = len(self.train_rows) // self.settings.batch_size
+        self.total = self.settings.epochs * self.epoch_steps
+
+    def _check_batch_size(self) -> None:
+        size = self.settings.batch_size
+        slots = self.accelerator.num_processes * self.settings.accumulate
+        if size % slots:
+            raise InputError(
+                f"key 'train.batch_size': got {size}; takes a multiple of {slots}, "
+                "processes × train.accumulate"
+            )
+        if size > len(self.train_rows):
+            raise InputError(
+                f"key 'train.batch_size': got {size}; fold {self.fold} has only "
+                f"{len(self.train_rows)} training samples"
+            )
+        self.micro_size = size // slots
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to judge and to keep: the averaged one where there is one."""
+        return self.average.module if self.average else self.plain
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end; see the function `fit`."""
+        began = time.time()
+        self.resume()
+        with self._progress() as progress, StopRequest() as stop:
+            self._run(progress, stop)
+        summary = {
+            "fold": self.fold,
+            "steps": self.step,
+            "seconds": round(time.time() - began, 1),
+            "metric": self.task.metric,
+            "best": self.best,
+            "best_step": self.best_step,
+        }
+        if self.main:
+            self._save_weights("final", None)
+            write_json(self.folder / "done.json", summary)
+        self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()
+        return summary
+
+    def _progress(self) -> Progress:
+        tensorboard = self.settings.tensorboard
+        if tensorboard:
+            self.accelerator.init_trackers("events")
+        return Progress(
+            self.folder if self.main else None,
+            f"fold {self.fold}",
+            self.step,
+            self.total,
+            self.epoch_steps,
+            self.accelerator.log if tensorboard else None,
+        )
+
+    def _run(self, progress: Progress, stop: StopRequest) -> None:
+        batches = StepBatches(
+            len(self.train_rows),
+            self.settings.batch_size,
+            self.seed,
+            accumulate=self.settings.accumulate,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            start=self.step,
+            stop=self.total,
+        )
+        dataset, device = self.task.dataset(self.train_rows), self.accelerator.device
+        loader = iter(make_loader(dataset, batches, self.config.loader, device))
+        watch = LossWatch(self.accelerator.gather, strict=self.settings.precision != "fp16")
+        while self.step < self.total and not self._early():
+            lr = self.config.optim.lr * lr_factor(self.step, self.total, self.config.schedule)
+            set_lr(self.optimizer, lr)
+            watch.push(self.step, *self.train_step(loader, batches), stop.signum)
+            self.step += 1
+            progress.advance(self.settings.batch_size)
+            logs, saves, validates = self._due()
+            # What the step computed is read one step later, so that the device never waits for the
+            # host, but before anything is written.
+            seen = watch.read(everything=logs or saves or validates)
+            if seen.signum:
+                seen = watch.read(everything=True)
+            if seen.broken:
+                raise NonFiniteLoss(self._broken_message(seen, batches))
+            if logs:
+                progress.logged(self.step, seen.values, lr)
+            if validates:
+                self._validate(progress)
+            if saves or validates or seen.signum:
+                self.save()
+            if seen.signum:
+                raise Stopped(
+                    f"fold {self.fold} stopped at step {self.step} of {self.total} and saved; "
+                    "the same command goes on from there",
+                    seen.signum,
+                )
+
+    def train_step(
+        self, loader: Iterator[Batch], batches: StepBatches
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimizer step: accumulate, clip, update, average.
+
+        Returns:
+            The loss terms, averaged over this process's micro-batches, and the gradient norm.
+        """
+        accumulate, sums = self.settings.accumulate, {}
+        for micro in range(accumulate):
+            batch = to_device(next(loader), self.accelerator.device)
+            seed = derive_seed(self.seed, self.step, batches.slot(micro))
+            torch.manual_seed(seed)  # for dropout and the like inside the network
+            batch = self.task.training_batch(batch, torch.Generator().manual_seed(seed))
+            last = micro == accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                terms = self.task.loss(self.model(self.task.inputs(batch)), batch)
+                self.accelerator.backward(terms["loss"] / accumulate)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach().float() / accumulate
+        norm = self.accelerator.clip_grad_norm_(
+            self.model.parameters(), self.settings.clip or math.inf
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(self.plain, step=self.step)
+        return sums, norm.detach()
+
+    def _due(self) -> tuple[bool, bool, bool]:
+        """Whether to log, to save and to validate now that `step` steps are done."""
+        end = self.step == self.total
+        every = self.settings.checkpoint_every
+        epoch, within = divmod(self.step, self.epoch_steps)
+        logs = end or self.step % self.settings.log_every == 0
+        saves = end or bool(every and self.step % every == 0)
+        validates = end or (within == 0 and epoch % self.settings.eval_every == 0)
+        return logs, saves, validates and len(self.valid_rows) > 0
+
+    def _early(self) -> bool:
+        return self.settings.early_stop is not None and self.stale >= self.settings.early_stop
+
+    def _validate(self, progress: Progress) -> None:
+        metrics = evaluate(
+            self.task, self.network, self.valid_rows, self.accelerator, self.micro_size
+        )
+        score = metrics[self.task.metric]
+        sign = 1 if self.task.lower_is_better else -1
+        better = self.best is None or sign * score < sign * self.best
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best, self.best_step = score, self.step
+            if self.main:
+                self._save_weights("best", score)
+        progress.validated(self.step, metrics, self.task.metric, self.best)
+
+    def _broken_message(self, seen: Seen, batches: StepBatches) -> str:
+        rows = self.train_rows[batches.positions(seen.step)]
+        slots = rows.reshape(self.settings.accumulate, len(seen.broken_processes), -1)
+        if not seen.broken_processes.all():  # some processes are sound: name the others' samples
+            slots = slots[:, seen.broken_processes]
+        ids = self.task.ids[slots.ravel()]
+        last = self.folder / "last.safetensors"
+        return (
+            f"fold {self.fold}, step {seen.step}: loss {seen.values['loss']:g}, gradient norm "
+            f"{seen.values['grad_norm']:g}, expected finite numbers; samples {', '.join(ids)}; "
+            f"last good checkpoint: {last if last.exists() else 'none yet'}"
+        )
+
+    def save(self) -> None:
+        """Write `last.safetensors`, from which `resume` goes on exactly."""
+        if self.main:
+            scaler = self.accelerator.scaler
+            state = {
+                "config": dump_config(self.config),
+                "data": self._fingerprint(),
+                "progress": [self.step, self.best, self.best_step, self.stale],
+                "model": self.plain.state_dict(),
+                "average": self.average.module.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler else None,
+            }
+            save_state(self.folder / "last.safetensors", state)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Continue from `last.safetensors` if it is there; refuse one of another config or data."""
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return
+        state = load_state(path)
+        refuse_other_config(path, state["config"], self.config)
+        if state["data"] != self._fingerprint():
+            raise InputError(f"{path}: fold {self.fold} had other samples, expected the same folds")
+        self.step, self.best, self.best_step, self.stale = state["progress"]
+        load_weights(self.plain, state["model"], path)
+        if self.average:
+            load_weights(self.average.module, state["average"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.accelerator.print(f"fold {self.fold} goes on at step {self.step} of {self.total}")
+
+    def _fingerprint(self) -> str:
+        ids = self.task.ids
+        parts = (ids[self.train_rows], ids[self.valid_rows])
+        return hashlib.sha256("\n\n".join("\n".join(p) for p in parts).encode()).hexdigest()
+
+    def _save_weights(self, name: str, score: float | None) -> None:
+        state = {
+            "config": dump_config(self.config),
+            "fold": self.fold,
+            "step": self.step,
+            "metric": self.task.metric,
+            "score": score,
+            "model": self.network.state_dict(),
+        }
+        save_state(self.folder / f"{name}.safetensors", state)

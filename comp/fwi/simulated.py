@@ -1,0 +1,140 @@
+"""Simulated data: the exact forward model's records of velocity maps, written to disk.
+
+Written as a prepared folder, for training, or as the competition lays out its test data, with the
+truth beside it. Both may be killed and started again, and come out the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from comp.core.errors import InputError
+from comp.core.files import new_npy, read_json, save_npy, write_json
+from comp.core.predictions import Predictions, write_ids
+from comp.core.submission import write_submission
+from comp.fwi.checks import check_records, check_velocity
+from comp.fwi.maps import Maps
+from comp.fwi.shards import (
+    Shard,
+    exclusive,
+    full_recipe,
+    progress,
+    refuse_other_recipe,
+    write_shards,
+)
+from comp.fwi.submission import FwiLayout
+from comp.fwi.survey import OFFICIAL, Survey
+from comp.fwi.wave import simulate
+
+_STEP = 8  # maps simulated at once: about a second, so that the bar moves
+_ODD = 0x9E3779B97F  # 2^40 / golden ratio: spreads ids well, and an odd step meets none twice
+
+
+def write_training(out: str | Path, maps: Sequence[Maps], survey: Survey = OFFICIAL) -> None:
+    """Simulate maps into a prepared folder; see `comp.fwi.shards.write_shards`."""
+    write_shards(out, survey, [_shard(part, survey) for part in maps])
+
+
+def _shard(part: Maps, survey: Survey) -> Shard:
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        velocity = part.load()
+        for start in range(0, part.rows, _STEP):
+            some = velocity[start : start + _STEP]
+            yield _simulate(some, survey, part.source), some
+
+    about = (part.name, part.family, part.source, part.group, part.rows, part.recipe)
+    return Shard(*about, files=(part.source, part.source), chunks=chunks)
+
+
+def _simulate(velocity: np.ndarray, survey: Survey, source: str) -> np.ndarray:
+    try:
+        return simulate(torch.from_numpy(velocity), survey).numpy()
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def write_test(out: str | Path, maps: Sequence[Maps], seed: int, survey: Survey = OFFICIAL) -> None:
+    """Simulate maps into the competition's test layout, with the truth beside it.
+
+        test/<10 hexadecimal digits>.npy    float32 (shots, nt, receivers)
+        test_truth.npy, test_truth.ids.csv  float32 (n, ny, nx) m/s, with id and family; ids sorted
+        sample_submission.csv               the competition's format, every velocity the mid-range
+        recipe.json                         what it was made from
+
+    Args:
+        out: the folder; finished if an earlier run was killed.
+        maps: the velocity maps.
+        seed: of the ids.
+        survey: the acquisition.
+
+    Raises:
+        InputError: the folder holds test data made from other maps or settings; another process is
+            writing to it; the disk is full.
+    """
+    out, total = Path(out), sum(part.rows for part in maps)
+    ids = hex_ids(total, seed)
+    order = np.argsort(ids)
+    place = np.argsort(order)  # row in the truth, where ids are sorted
+    with exclusive(out), progress(total) as advance:
+        recipes = {part.name: full_recipe(survey, _shard(part, survey)) for part in maps}
+        _claim(out, {"seed": seed, **recipes}, set(ids))
+        first = 0
+        with new_npy(out / "test_truth.npy", (total, *survey.map_shape), np.float32) as truth:
+            for part in maps:
+                rows = slice(first, first + part.rows)
+                velocity = part.load()
+                truth[place[rows]] = velocity
+                _write_records(out / "test", ids[rows], velocity, survey, part.source, advance)
+                first = rows.stop
+    families = np.repeat([part.family for part in maps], [part.rows for part in maps])
+    table = pd.DataFrame({"id": ids[order], "family": families[order]})
+    write_ids(out / "test_truth.npy", table)
+    middle = np.float32((survey.min_velocity + survey.max_velocity) / 2)
+    values = np.broadcast_to(middle, (total, *survey.map_shape))
+    sample = out / "sample_submission.csv"
+    write_submission(sample, Predictions(table, values, sample), FwiLayout(survey))
+
+
+def _claim(out: Path, recipe: dict[str, Any], ids: set[str]) -> None:
+    """Refuse a folder of other test data; remove what a killed run left half written."""
+    path = out / "recipe.json"
+    if path.exists():
+        refuse_other_recipe(path, read_json(path), recipe, "write to another folder")
+    else:
+        write_json(path, recipe)
+    for record in sorted((out / "test").glob("*")):
+        if record.name.split(".")[0] not in ids:
+            raise InputError(f"{record}: no part of this test data; write to another folder")
+        if record.suffix == ".partial":
+            record.unlink()
+
+
+def _write_records(
+    folder: Path,
+    ids: np.ndarray,
+    velocity: np.ndarray,
+    survey: Survey,
+    source: str,
+    advance: Callable[[int, int], None],
+) -> None:
+    """Write the records of maps one file each, but for those that are there already."""
+    check_velocity(velocity, source, 0)
+    for start in range(0, len(ids), _STEP):
+        some = velocity[start : start + _STEP]
+        paths = [folder / f"{name}.npy" for name in ids[start : start + _STEP]]
+        if not all(path.exists() for path in paths):
+            records = _simulate(some, survey, source)
+            check_records(records, source, start)
+            for path, record in zip(paths, records):
+                save_npy(path, record)
+        advance(len(paths), sum(path.stat().st_size for path in paths))
+
+
+def hex_ids(count: int, seed: int) -> np.ndarray:
+    """(count,) distinct ids of ten hexadecimal digits, in no apparent order."""
+    start = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    return np.array([f"{(start + i * _ODD) % 2**40:010x}" for i in range(count)])

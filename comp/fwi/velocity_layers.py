@@ -1,0 +1,158 @@
+"""Layered velocity maps: layer velocities, interface depths, and how both become a map.
+
+Depths are in cells, velocities in m/s. One array holds maps with different numbers of layers:
+interfaces that a map does not have lie at infinite depth.
+"""
+
+import numpy as np
+from scipy.special import ndtr
+
+from comp.fwi.survey import OFFICIAL
+
+LOWEST, HIGHEST = int(OFFICIAL.min_velocity), int(OFFICIAL.max_velocity)
+# CurveVel bends its interfaces along a quadratic spline through random depths at these columns;
+# columns 0, 10 and 20 share the first parabola. Such splines fit published interfaces to the
+# rounding of whole cells (RMS 0.28 cells).
+CURVE_KNOTS = (0, 10, 20, 30, 40, 50, 60, 77)
+# In published FlatFault_A maps an interface takes two to three rows, like a step blurred so far.
+EDGE_WIDTH = 0.4
+
+ROWS = np.arange(OFFICIAL.ny, dtype=float)[:, None]
+
+
+def layered(
+    rng: np.random.Generator,
+    count: int,
+    curved: bool,
+    shuffled: bool,
+    layers: tuple[int, ...] = (4, 5, 6, 7, 8),
+) -> np.ndarray:
+    """Draw unfaulted maps: FlatVel and CurveVel, A and B.
+
+    Args:
+        rng: source of randomness.
+        count: maps to draw.
+        curved: interfaces bent (Curve) instead of level (Flat).
+        shuffled: velocities in random order with depth (B) instead of growing (A).
+        layers: layer counts to draw from; the deepest layer can lie below the map.
+
+    Returns:
+        (count, ny, nx) float32, whole m/s.
+    """
+    number = rng.choice(layers, count)
+    depths = even_depths(rng, number, curved)
+    velocity = sorted_velocities(rng, number)
+    if shuffled:
+        velocity = shuffle_layers(rng, velocity, number)
+    return fill(ROWS, depths, velocity)
+
+
+def sorted_velocities(
+    rng: np.random.Generator, layers: np.ndarray, split: int | None = None
+) -> np.ndarray:
+    """Draw whole layer velocities that grow with depth, uniform over the survey's range.
+
+    Args:
+        rng: source of randomness.
+        layers: (n,) layers of each map.
+        split: if given, layers // 2 layers are slower than this (m/s) and the others are not.
+
+    Returns:
+        (n, max(layers)) float64, m/s; entries past a map's last layer hold the highest velocity.
+    """
+    order = np.arange(layers.max())
+    low, high = LOWEST, HIGHEST
+    if split is not None:
+        slow = order < layers[:, None] // 2
+        low, high = np.where(slow, LOWEST, split), np.where(slow, split - 1, HIGHEST)
+    drawn = rng.integers(low, high, (len(layers), len(order)), endpoint=True)
+    return np.sort(np.where(order < layers[:, None], drawn, HIGHEST), axis=1).astype(float)
+
+
+def shuffle_layers(
+    rng: np.random.Generator, velocity: np.ndarray, layers: np.ndarray
+) -> np.ndarray:
+    """Put the velocities (n, max(layers)) of each map's layers in random order with depth."""
+    used = np.arange(velocity.shape[1]) < layers[:, None]
+    key = np.where(used, rng.random(velocity.shape), np.inf)
+    return np.take_along_axis(velocity, np.argsort(key, axis=1), axis=1)
+
+
+def even_depths(rng: np.random.Generator, layers: np.ndarray, curved: bool) -> np.ndarray:
+    """Draw evenly spaced interfaces, level or all bent alike.
+
+    The spacing is the map's height over layers − 1, so the deepest layer can lie below the map.
+    The first interface lies 0.5 to 1.5 spacings deep, drawn once if level or at each knot if bent;
+    each further layer is one spacing ± 1 cell thick.
+
+    Args:
+        rng: source of randomness.
+        layers: (n,) layers of each map, at least 2.
+        curved: bent along a random spline instead of level.
+
+    Returns:
+        (n, max(layers) − 1, nx) float64 depths if curved, else (n, max(layers) − 1, 1).
+    """
+    spacing = OFFICIAL.ny / (layers[:, None] - 1)
+    shift = rng.uniform(-1, 1, (len(layers), layers.max() - 1))
+    shift[:, 0] = -spacing[:, 0]
+    below_first = np.cumsum(spacing + shift, axis=1)
+    below_first[np.arange(layers.max() - 1) >= layers[:, None] - 1] = np.inf
+    if curved:
+        first = spacing * rng.uniform(0.5, 1.5, (len(layers), len(CURVE_KNOTS))) @ spline_weights()
+    else:
+        first = spacing * rng.uniform(0.5, 1.5, (len(layers), 1))
+    return first[:, None, :] + below_first[:, :, None]
+
+
+def spline_weights() -> np.ndarray:
+    """(knots, nx) matrix that turns depths at CURVE_KNOTS into a depth at every column."""
+    knots, values = np.array(CURVE_KNOTS, float), np.eye(len(CURVE_KNOTS))
+    columns = np.arange(OFFICIAL.nx)
+    chord = np.diff(values, axis=1) / np.diff(knots)
+    bend = (chord[:, 1] - chord[:, 0]) / (knots[2] - knots[0])
+    slope = chord[:, 0] - bend * (knots[1] - knots[0])
+    weights = np.empty((len(knots), len(columns)))
+    for start, end in zip((0, *range(2, len(knots) - 1)), range(2, len(knots))):
+        length = knots[end] - knots[start]
+        if start > 0:  # leave with the slope the piece before arrived with, and reach the next knot
+            bend = (chord[:, start] - slope) / length
+        inside = (columns >= knots[start]) & (columns <= knots[end])
+        offset = columns[inside] - knots[start]
+        curve = np.outer(slope, offset) + np.outer(bend, offset**2)
+        weights[:, inside] = values[:, [start]] + curve
+        slope = slope + 2 * bend * length
+    return weights
+
+
+def fill(position: np.ndarray, depths: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """Give each cell the velocity of the layer it lies in.
+
+    Args:
+        position: depth of each cell in its stack of layers, broadcastable to (n, ny, nx).
+        depths: (n, m − 1, nx or 1) interface depths, growing along axis 1.
+        velocity: (n, m) m/s.
+
+    Returns:
+        (n, ny, nx) float32, m/s.
+    """
+    maps = np.empty((len(velocity), *OFFICIAL.map_shape), np.float32)
+    maps[:] = velocity[:, 0, None, None]
+    for i in range(depths.shape[1]):
+        below = position >= depths[:, i, None]
+        np.copyto(maps, velocity[:, i + 1, None, None], where=below, casting="same_kind")
+    return maps
+
+
+def fill_soft(position: np.ndarray, depths: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """As `fill`, with every interface blurred by EDGE_WIDTH cells."""
+    maps = np.empty((len(velocity), *OFFICIAL.map_shape), np.float32)
+    maps[:] = velocity[:, 0, None, None]
+    for i, jump in enumerate(np.diff(velocity, axis=1).T):
+        maps += jump[:, None, None] * soft_step(position - depths[:, i, None])
+    return maps
+
+
+def soft_step(distance: np.ndarray) -> np.ndarray:
+    """A step from 0 to 1 at distance 0 (cells), blurred by EDGE_WIDTH."""
+    return ndtr(distance / EDGE_WIDTH)

@@ -1,0 +1,38 @@
+"""The one place that knows every competition: a name to its task, a config file to its config."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from comp.core.config import RunConfig, apply_overrides, parse_config, read_yaml
+from comp.core.errors import InputError
+from comp.core.task import Task
+
+# Imported on demand: an image competition needs none of the wave solver's packages.
+_TASKS = {"fwi": ("comp.fwi.task", "FwiTask")}
+
+
+def task_class(name: str) -> type[Task]:
+    """The task class of a competition kind; raises InputError naming the known ones."""
+    if name not in _TASKS:
+        raise InputError(f"task {name!r}: unknown; takes one of {', '.join(_TASKS)}")
+    module, attribute = _TASKS[name]
+    return getattr(import_module(module), attribute)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML config, apply dotted overrides, check every key.
+
+    Raises:
+        InputError: a missing file, an unknown key, a wrong type or a value out of range.
+    """
+    values = apply_overrides(read_yaml(path), overrides)
+    name = values.get("task")
+    if not isinstance(name, str):
+        raise InputError(f"{path}: key 'task': got {name!r}; takes one of {', '.join(_TASKS)}")
+    return parse_config(task_class(name).config_type, values, path)
+
+
+def build_task(config: RunConfig) -> Task:
+    """The task that `config` describes."""
+    return task_class(config.task)(config)

@@ -1,0 +1,59 @@
+"""Combine prediction files into one, or join the folds of one run into an out-of-fold file.
+
+python scripts/ensemble.py --predictions runs/a/fold_*/predictions/test.npy --out runs/a/test.npy
+python scripts/ensemble.py --join-folds runs/a/fold_*/predictions/valid.npy \\
+    --ids data/fwi_demo/folds.csv --out runs/a/oof.npy
+python scripts/ensemble.py --method weighted --predictions runs/a/test.npy runs/b/test.npy \\
+    --oof runs/a/oof.npy runs/b/oof.npy --truth truth.npy --out submissions/ab.npy
+"""
+
+import argparse
+from pathlib import Path
+
+from comp.core.ensemble import METHODS, combine, fit_weights
+from comp.core.errors import InputError, run_script
+from comp.core.oof import expected_ids, join_folds
+
+
+def main() -> None:
+    """Parse, fit weights if asked, combine or join."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--predictions", nargs="+", type=Path, help="prediction files to combine")
+    what.add_argument("--join-folds", nargs="+", type=Path, help="validation file of every fold")
+    parser.add_argument("--out", required=True, type=Path, help="the new prediction file, .npy")
+    parser.add_argument("--ids", type=Path, help="to join: fold file, or a CSV with all ids")
+    parser.add_argument("--method", choices=METHODS, default="mean", help="default: mean")
+    weighted = parser.add_argument_group("weighted", "either the weights or what to fit them on")
+    weighted.add_argument("--weights", nargs="+", type=float, help="one for each file, sum 1")
+    weighted.add_argument("--oof", nargs="+", type=Path, help="out-of-fold file of each file")
+    weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
+    args = parser.parse_args()
+    if args.join_folds:
+        if args.ids is None:
+            raise InputError("--join-folds: give the fold file as --ids")
+        join_folds(args.join_folds, args.out, expected_ids(args.ids))
+    else:
+        weights = choose_weights(args) if args.method == "weighted" else None
+        combine(args.predictions, args.out, args.method, weights)
+    print(f"wrote {args.out}")
+
+
+def choose_weights(args: argparse.Namespace) -> list[float]:
+    """The given weights, or those fitted on out-of-fold predictions, which are printed."""
+    if (args.weights is None) == (args.oof is None or args.truth is None):
+        raise InputError("--method weighted: give either --weights or both --oof and --truth")
+    if args.weights is not None:
+        return args.weights
+    if len(args.oof) != len(args.predictions):
+        raise InputError(f"--oof: {len(args.oof)} files for {len(args.predictions)} --predictions")
+    weights = fit_weights(args.oof, args.truth)
+    for weight, path in zip(weights, args.predictions):
+        print(f"{weight:.4f}  {path}")
+    return weights.tolist()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,48 @@
+"""Write a prediction file as the competition's submission CSV and check it, or check a CSV.
+
+python scripts/submit.py --predictions submissions/fwi_demo.npy --out submissions/fwi_demo.csv
+python scripts/submit.py --check submissions/fwi_demo.csv --sample data/sample_submission.csv
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from comp.core.errors import InputError, run_script
+from comp.core.predictions import load_predictions
+from comp.core.submission import check_submission, read_ids, write_submission
+from comp.tasks import task_class
+
+
+def main() -> None:
+    """Parse, write if asked, check, report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--predictions", type=Path, help="prediction file to write, .npy")
+    what.add_argument("--check", type=Path, help="submission CSV to check")
+    parser.add_argument("--out", type=Path, help="the CSV to write")
+    parser.add_argument("--sample", type=Path, help="sample submission; sets ids and their order")
+    parser.add_argument("--decimals", type=int, help="decimal places (default: the layout's)")
+    parser.add_argument("--clip", action="store_true", help="clip to the range of the truth")
+    parser.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
+    args = parser.parse_args()
+    layout = task_class(args.task).layout
+    path, start = args.check, time.perf_counter()
+    if path is not None:
+        ids = read_ids(args.sample or path, layout)
+    elif args.out is None:
+        raise InputError("--predictions: give the CSV to write as --out")
+    else:
+        path, predictions = args.out, load_predictions(args.predictions)
+        ids = write_submission(path, predictions, layout, args.sample, args.decimals, args.clip)
+        print(f"wrote {path} in {time.perf_counter() - start:.1f} s")
+        start = time.perf_counter()
+    rows = check_submission(path, layout, ids)
+    seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
+    print(f"checked {path}: {rows} rows of {len(ids)} ids, {size:.1f} MB, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    run_script(main)

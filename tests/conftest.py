@@ -1,0 +1,25 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Before any albumentations import: it asks a server for its newest version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder of real data, or a skip that says how to have it."""
+    folder = os.environ.get("COMP_SAMPLE_DATA")
+    if not folder:
+        pytest.skip("COMP_SAMPLE_DATA is not set: it names the folder of real OpenFWI data")
+    return Path(folder)

@@ -1,0 +1,127 @@
+"""Configs: each mistake is one line that names the key, what it got and what it takes."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from comp.core.config import config_differences, config_keys, dump_config, read_yaml
+from comp.core.errors import InputError
+from comp.core.runs import open_run
+from comp.tasks import load_config
+
+SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+SMALL = """
+task: fwi
+name: small
+data: {folder: data/x, folds: data/x/folds.csv}
+train: {epochs: 3}
+"""
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_configs_are_shipped():
+    assert {"demo.yaml", "openfwi.yaml"} <= {path.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_config_parses_and_opens_with_its_command(path):
+    config = load_config(path)
+    head = path.read_text().splitlines()[:12]
+    assert all(line.startswith("#") for line in head[:3])
+    assert any("scripts/train.py --config" in line for line in head), (
+        "a config opens with its command"
+    )
+    assert str(path.relative_to(ROOT)) in path.read_text()
+    assert config.name
+
+
+def test_overrides_reach_nested_keys(small):
+    config = load_config(small, ["train.epochs=7", "optim.lr=1e-4", "folds=[1, all]", "limit=null"])
+    assert config.train.epochs == 7 and config.optim.lr == 1e-4 and config.folds == (1, "all")
+    assert load_config(small).train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.epoch=7", ["'train.epoch'", "'train.epochs'"]),
+        ("trian.epochs=7", ["'trian'", "'train'"]),
+        ("optim.lrr=7", ["'optim.lrr'", "'optim.lr'"]),
+        ("train.epochs=ten", ["'train.epochs'", "'ten'", "integer", "passes over"]),
+        ("train.epochs=0", ["'train.epochs'", "got 0", "greater than or equal to 1"]),
+        ("train.precision=fp8", ["'train.precision'", "'fp8'", "'fp32', 'fp16' or 'bf16'"]),
+        ("optim.lr=-1", ["'optim.lr'", "greater than 0"]),
+        ("train=5", ["'train'", "got 5"]),
+        ("folds=[x]", ["'folds'", "'x'"]),
+        ("name=a/b", ["'name'", "'a/b'"]),
+        ("data.folder=null", ["'data.folder'", "None"]),
+        ("task=chess", ["'chess'", "fwi"]),
+        ("train.epochs", ["train.epochs", "expected key=value"]),
+        ("train.epochs=[1", ["not a YAML value"]),
+    ],
+)
+def test_a_mistake_is_one_line_naming_the_key(small, override, parts):
+    with pytest.raises(InputError) as caught:
+        load_config(small, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n- b\n", "list at the top"),
+        ("task: fwi\ntask: fwi\n", "'task' stands twice"),
+        ("task: [", "not valid YAML"),
+        ("name: x\n", "key 'task'"),
+        ("task: fwi\nname: x\n", "'data'"),
+    ],
+)
+def test_broken_files(tmp_path, text, part):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=part.replace("'", ".")) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="nothere.yaml"):
+        load_config(tmp_path / "nothere.yaml")
+
+
+def test_every_key_says_what_it_is():
+    from comp.fwi.config import FwiConfig
+
+    sections = {"loader", "optim", "schedule", "train", "data", "augment", "model"}
+    bare = [k for k, meaning in config_keys(FwiConfig).items() if not meaning and k not in sections]
+    assert not bare
+
+
+def test_resolved_config_repeats_the_run(small, tmp_path):
+    config = load_config(small, [f"root={tmp_path / 'runs'}", "train.clip=null", "folds=[0,all]"])
+    run = open_run(config)
+    assert load_config(run / "config.yaml") == config
+    versions = read_yaml(run / "versions.json")
+    assert {"commit", "python", "torch", "comp"} <= versions.keys()
+    open_run(config)
+    with pytest.raises(InputError, match=r"optim.lr: 0.001 → 0.1") as caught:
+        open_run(load_config(run / "config.yaml", ["optim.lr=0.1"]))
+    assert str(run / "config.yaml") in str(caught.value)
+
+
+def test_runtime_settings_are_no_difference(small):
+    old = dump_config(load_config(small))
+    new = dump_config(load_config(small, ["loader.workers=0", "train.log_every=1", "folds=[3]"]))
+    assert config_differences(old, new) == []
+    new = dump_config(load_config(small, ["train.batch_size=7"]))
+    assert config_differences(old, new) == ["train.batch_size: 32 → 7"]

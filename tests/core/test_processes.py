@@ -1,0 +1,38 @@
+"""Two processes do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from comp.core.checkpoint import load_state
+
+TESTS = Path(__file__).parent.parent
+
+
+def launch(root, processes, accumulate):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+    command += ["--num_processes", str(processes), "--num_cpu_threads_per_process", "1"]
+    command += [str(TESTS / "toy_fit.py"), str(root), str(accumulate)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = root / "toy" / "fold_0"
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return log, load_state(folder / "final.safetensors")["model"]
+
+
+def test_two_processes_equal_one_that_accumulates(tmp_path):
+    """95 samples: the validation rows do not divide by two, and none may count twice."""
+    one, weights = launch(tmp_path / "one", 1, 2)
+    two, others = launch(tmp_path / "two", 2, 1)
+    for name in weights:
+        torch.testing.assert_close(weights[name], others[name], rtol=1e-5, atol=1e-6)
+    assert [e["step"] for e in one] == [e["step"] for e in two]
+    for a, b in zip(one, two):
+        assert a.keys() == b.keys()
+        for key in a.keys() & {"loss", "valid/mae", "grad_norm"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4), key

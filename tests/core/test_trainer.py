@@ -1,0 +1,231 @@
+"""The trainer on a toy task: resume, accumulation, early stop, non-finite loss."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from toy import ToyTask, toy_config
+
+from comp.core.checkpoint import load_state
+from comp.core.config import apply_overrides, dump_config, parse_config
+from comp.core.errors import InputError
+from comp.core.folds import fold_rows
+from comp.core.predict import fold_folder, load_network, new_accelerator, predict, predict_oof
+from comp.core.predictions import load_predictions
+from comp.core.runs import read_log
+from comp.core.signals import Stopped
+from comp.core.trainer import Trainer, fit
+from comp.core.watch import NonFiniteLoss
+
+
+def weights(folder, name="final"):
+    return load_state(folder / f"{name}.safetensors")["model"]
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process: nothing after it runs but `finally`."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 4, 7, 11])
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, kill_at):
+    values = {"dropout": 0.2, "batch_norm": True, "jitter": 0.1}
+    train = {"checkpoint_every": 2, "ema": 0.9, "accumulate": 2}
+    whole = toy_config(tmp_path / "whole", train=train, **values)
+    fit(ToyTask(whole), 0, whole.folder)
+    config = toy_config(tmp_path / "killed", train=train, **values)
+    step = Trainer.train_step
+
+    def dies(self, loader, batches):
+        if self.step == kill_at:
+            raise Killed
+        return step(self, loader, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", dies)
+    with pytest.raises(Killed):
+        fit(ToyTask(config), 0, config.folder)
+    monkeypatch.setattr(Trainer, "train_step", step)
+    torch.manual_seed(99)  # what a fresh process would have there must not matter
+    fit(ToyTask(config), 0, config.folder)
+    a, b = fold_folder(whole.folder, 0), fold_folder(config.folder, 0)
+    for name in ("final", "best"):
+        assert_same_weights(weights(a, name), weights(b, name))
+    one, other = (read_log(folder / "log.jsonl") for folder in (a, b))
+    strip = [{k: v for k, v in e.items() if k != "samples_per_s"} for e in one]
+    assert strip == [{k: v for k, v in e.items() if k != "samples_per_s"} for e in other]
+
+
+def test_accumulation_equals_the_large_batch(tmp_path):
+    found = []
+    for accumulate in (1, 4):
+        config = toy_config(tmp_path / str(accumulate), train={"accumulate": accumulate})
+        fit(ToyTask(config), 0, config.folder)
+        found.append(weights(fold_folder(config.folder, 0)))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_step_count_and_learning_rate_are_logged(tmp_path):
+    config = toy_config(tmp_path)
+    summary = fit(ToyTask(config), 1, config.folder)
+    log = read_log(fold_folder(config.folder, 1) / "log.jsonl")
+    steps = [e["step"] for e in log if "lr" in e]
+    assert steps == list(range(1, 13))  # 64 training rows, 16 a step, 3 epochs
+    assert summary["steps"] == 12
+    assert len([e for e in log if "valid/mae" in e]) == 3
+    assert summary["best"] == min(e["valid/mae"] for e in log if "valid/mae" in e)
+
+
+def test_training_learns(tmp_path):
+    config = toy_config(tmp_path, train={"epochs": 60})
+    summary = fit(ToyTask(config), 0, config.folder)
+    y = ToyTask(config).y
+    constant = float((y - y.median()).abs().mean())
+    assert summary["best"] < 0.5 * constant
+
+
+def test_early_stop(tmp_path):
+    config = toy_config(tmp_path, train={"epochs": 400, "early_stop": 2})
+    summary = fit(ToyTask(config), 0, config.folder)
+    assert summary["best_step"] < summary["steps"] < 1600
+    assert summary["steps"] - summary["best_step"] == 2 * 4
+
+
+def test_fold_all_trains_on_everything_without_validation(tmp_path):
+    config = toy_config(tmp_path, folds=("all",))
+    summary = fit(ToyTask(config), "all", config.folder)
+    folder = fold_folder(config.folder, "all")
+    assert summary["best"] is None and summary["steps"] == 3 * 6
+    assert not (folder / "best.safetensors").exists() and (folder / "final.safetensors").exists()
+    assert not any("valid/mae" in event for event in read_log(folder / "log.jsonl"))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_non_finite_loss_names_step_samples_and_checkpoint(tmp_path, accumulate):
+    train = {"epochs": 2, "checkpoint_every": 1, "accumulate": accumulate}
+    config = toy_config(tmp_path, poison=1, train=train)
+    with pytest.raises(NonFiniteLoss) as caught:
+        fit(ToyTask(config), 0, config.folder)
+    message = str(caught.value)
+    assert "s001" in message and "step " in message and "\n" not in message
+    step = int(message.split("step ")[1].split(":")[0])
+    last = fold_folder(config.folder, 0) / "last.safetensors"
+    if step:
+        assert str(last) in message
+        state = load_state(last)
+        assert state["progress"][0] == step  # the checkpoint is from before the broken step
+        assert all(torch.isfinite(t).all() for t in state["model"].values())
+    else:
+        assert "none yet" in message
+
+
+def test_stop_request_saves_and_resumes(tmp_path, monkeypatch):
+    whole = toy_config(tmp_path / "whole")
+    fit(ToyTask(whole), 0, whole.folder)
+    config = toy_config(tmp_path / "stopped")
+    step = Trainer.train_step
+
+    def interrupted(self, loader, batches):
+        if self.step == 5:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, loader, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    with pytest.raises(Stopped, match="saved") as caught:
+        fit(ToyTask(config), 0, config.folder)
+    assert caught.value.signum == 15
+    assert load_state(fold_folder(config.folder, 0) / "last.safetensors")["progress"][0] in (6, 7)
+    monkeypatch.setattr(Trainer, "train_step", step)
+    fit(ToyTask(config), 0, config.folder)
+    assert_same_weights(
+        weights(fold_folder(whole.folder, 0)), weights(fold_folder(config.folder, 0))
+    )
+
+
+def test_checkpoint_of_another_config_is_refused(tmp_path):
+    config = toy_config(tmp_path)
+    fit(ToyTask(config), 0, config.folder)
+    other = parse_config(
+        type(config), apply_overrides(dump_config(config), ["optim.lr=0.02", "seed=3"]), "test"
+    )
+    with pytest.raises(InputError, match=r"optim.lr: 0.01 → 0.02; seed: 0 → 3"):
+        fit(ToyTask(other), 0, other.folder)
+    # What only moves the work about may change.
+    moved = parse_config(
+        type(config), apply_overrides(dump_config(config), ["loader.workers=1"]), ""
+    )
+    fit(ToyTask(moved), 0, moved.folder)
+
+
+def test_checkpoint_of_other_samples_is_refused(tmp_path):
+    config = toy_config(tmp_path)
+    fit(ToyTask(config), 0, config.folder)
+
+    class Other(ToyTask):
+        def folds(self):
+            return (np.arange(self.config.samples) + 1) % 3
+
+    with pytest.raises(InputError, match="other samples"):
+        fit(Other(config), 0, config.folder)
+
+
+def test_batch_size_that_does_not_fit_is_refused(tmp_path):
+    config = toy_config(tmp_path, train={"batch_size": 100})
+    with pytest.raises(InputError, match=r"train.batch_size.*only 64 training samples"):
+        fit(ToyTask(config), 0, config.folder)
+    config = toy_config(tmp_path, train={"batch_size": 10, "accumulate": 4})
+    with pytest.raises(InputError, match=r"train.batch_size.*multiple of 4"):
+        fit(ToyTask(config), 0, config.folder)
+
+
+def test_limit_takes_so_many_rows_of_each_split(tmp_path):
+    trainer = Trainer(ToyTask(toy_config(tmp_path, limit=20)), 0, tmp_path / "x")
+    assert len(trainer.train_rows) == len(trainer.valid_rows) == 20
+    train, valid = fold_rows(trainer.task.folds(), 0)
+    assert set(trainer.train_rows) <= set(train) and set(trainer.valid_rows) <= set(valid)
+
+
+def test_oof_predictions_reproduce_the_logged_metric(tmp_path):
+    config = toy_config(tmp_path, train={"ema": 0.9})
+    task = ToyTask(config)
+    summary = fit(task, 2, config.folder)
+    out = predict_oof(task, config.folder, 2, new_accelerator(config), batch_size=7)
+    found = load_predictions(out)
+    valid = np.flatnonzero(task.folds() == 2)
+    assert found.ids.tolist() == task.ids[valid].tolist()
+    mae = np.abs(found.values - task.y.numpy()[valid]).mean()
+    assert mae == pytest.approx(summary["best"], rel=1e-5)
+
+
+def test_tta_is_the_mean_of_the_views(tmp_path):
+    config = toy_config(tmp_path)
+    task = ToyTask(config)
+    fit(task, 0, config.folder)
+    network = load_network(task, fold_folder(config.folder, 0) / "best.safetensors")
+    table, dataset = task.test_data("")
+    outs = {tta: tmp_path / f"{tta}.npy" for tta in (False, True)}
+    for tta, out in outs.items():
+        predict(task, [network], dataset, table, [out], new_accelerator(config), tta=tta)
+    with torch.inference_mode():
+        plain, negated = network(task.x), -network(-task.x)
+    np.testing.assert_allclose(load_predictions(outs[False]).values, plain, rtol=1e-5, atol=1e-6)
+    mean = ((plain + negated) / 2).numpy()
+    np.testing.assert_allclose(load_predictions(outs[True]).values, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_log_lines_are_json(tmp_path):
+    config = toy_config(tmp_path, train={"tensorboard": True})
+    fit(ToyTask(config), 0, config.folder)
+    folder = fold_folder(config.folder, 0)
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        assert {"step", "epoch"} <= json.loads(line).keys()
+    assert list(folder.glob("events/**/events.out.tfevents*"))

@@ -1,0 +1,13 @@
+"""Fit the toy task under `accelerate launch`, for the tests of several processes.
+
+usage: toy_fit.py ROOT ACCUMULATE
+"""
+
+import sys
+
+from toy import ToyTask, toy_config
+
+from comp.core.trainer import fit
+
+config = toy_config(sys.argv[1], train={"accumulate": int(sys.argv[2])}, samples=95)
+fit(ToyTask(config), 0, config.folder)
