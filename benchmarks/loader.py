@@ -2,12 +2,11 @@
 
 python benchmarks/loader.py --samples 2000
 
-Makes synthetic records in a temporary folder: once as float16 shards, once as float32 files with
-one record each. Both are read in random order, one batch at a time, and the samples per second of
-one pass over all are printed, the best of the repeats. "cold" is after asking the kernel to drop the
-files from its cache (posix_fadvise, which is advice: it can ignore it, and a disk in a virtual
-machine has caches of its own). "memcpy" copies as many bytes as the float16 records have from
-memory to memory, in the main process.
+Makes random records in a temporary folder, as float16 shards and as float32 files of one record
+each. Both are read in random order, batch after batch; printed are the samples per second of one
+pass over all, the best of the repeats. "cold": after the kernel was asked to drop the files from
+its cache (posix_fadvise; this is advice, and a virtual machine's disk has caches of its own).
+"memcpy": the bytes of the float16 records copied from memory to memory in the main process.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from comp.fwi.shots import ShotDataset, ShotStore
 from comp.fwi.survey import OFFICIAL
 
 ROWS = 100  # samples in a shard
-OURS, NOTEBOOK, MEMCPY = "float16 memmap", "np.load float32", "memcpy float16"
+OURS, NOTEBOOK = "float16 memmap", "np.load float32"
 
 
 class OneFileEach(Dataset):
@@ -76,20 +75,21 @@ def drop_cache(folder: Path) -> None:
 
 
 def load_rate(dataset: Dataset, workers: int, batch_size: int, seed: int) -> float:
-    """Samples per second over one pass in random order, without the start of the workers."""
-    order = torch.Generator().manual_seed(seed)
-    collate = getattr(dataset, "collate", None)
+    """Samples per second over a pass in random order, without the start of the workers."""
     loader = DataLoader(
-        dataset, batch_size, True, num_workers=workers, collate_fn=collate, generator=order
+        dataset,
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=getattr(dataset, "collate", None),
+        generator=torch.Generator().manual_seed(seed),
     )
     batches = iter(loader)
-    start, done = time.perf_counter(), 0
-    if workers:  # the clock starts with the first batch, which has waited for the workers to start
+    for _ in range(2 * workers + bool(workers)):  # what is ahead of the first batch that counts
         next(batches)
-        start = time.perf_counter()
-    for batch in batches:
-        done += len(batch["shots"])
-    return done / (time.perf_counter() - start)
+    start = time.perf_counter()
+    samples = sum(len(batch["shots"]) for batch in batches)
+    return samples / (time.perf_counter() - start)
 
 
 def memcpy_rate(samples: int, batch_size: int) -> float:
@@ -118,30 +118,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         make_data(folder, args.samples)
-        rates = {MEMCPY: [max(memcpy_rate(args.samples, args.batch_size) for _ in range(3))] * 6}
-        files = OneFileEach(folder / "files", args.samples)
+        memcpy = max(memcpy_rate(args.samples, args.batch_size) for _ in range(args.repeats))
         cases = [(state, workers) for state in ("cold", "warm") for workers in (0, 1, 2)]
-        rates |= {OURS: [0.0] * len(cases), NOTEBOOK: [0.0] * len(cases)}
-        for repeat in range(args.repeats):
-            for i, (state, workers) in enumerate(cases):
-                for label in (OURS, NOTEBOOK):
-                    # A new store, because pages that are mapped are not dropped from the cache.
+        rates = {(label, *case): 0.0 for label in (OURS, NOTEBOOK) for case in cases}
+        for seed in range(args.repeats):
+            for label, state, workers in rates:
+                if label == OURS:  # opened anew, as pages that are mapped stay in the cache
                     dataset = ShotDataset(ShotStore(folder / "prepared"))
-                    dataset = files if label == NOTEBOOK else dataset
-                    if state == "cold":
-                        drop_cache(folder)
-                    rate = load_rate(dataset, workers, args.batch_size, repeat)
-                    rates[label][i] = max(rates[label][i], rate)
-    print(
-        f"\n{args.samples} samples, batches of {args.batch_size}, samples/s, best of {args.repeats}"
-    )
-    print(
-        f"{'cache':>6} {'workers':>8} {OURS:>16} {NOTEBOOK:>17} {'ratio':>7} {MEMCPY:>15} {'ratio':>7}"
-    )
-    for i, (state, workers) in enumerate(cases):
-        ours, notebook, memcpy = (rates[label][i] for label in (OURS, NOTEBOOK, MEMCPY))
+                else:
+                    dataset = OneFileEach(folder / "files", args.samples)
+                if state == "cold":
+                    drop_cache(folder)
+                rate = load_rate(dataset, workers, args.batch_size, seed)
+                rates[label, state, workers] = max(rate, rates[label, state, workers])
+    print(f"\n{args.samples} samples in batches of {args.batch_size}: samples/s, best of several")
+    print(f"cache workers {OURS:>16} {NOTEBOOK:>16}   ratio {'memcpy float16':>15}   ratio")
+    for case in cases:
+        state, workers = case
+        ours, notebook = rates[OURS, *case], rates[NOTEBOOK, *case]
         print(
-            f"{state:>6} {workers:>8} {ours:16.0f} {notebook:17.0f} {ours / notebook:6.2f}x "
+            f"{state:>5} {workers:>7} {ours:16.0f} {notebook:16.0f} {ours / notebook:6.2f}x "
             f"{memcpy:15.0f} {ours / memcpy:6.2f}x"
         )
 

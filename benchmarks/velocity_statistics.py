@@ -9,7 +9,6 @@ each statistic that differs by more than the tolerance and by more than three st
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -114,7 +113,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="PNG to write: published, generated, in rows")
     args = parser.parse_args()
     if "COMP_SAMPLE_DATA" not in os.environ:
-        sys.exit("skipped: COMP_SAMPLE_DATA names no folder of published maps")
+        print("skipped: COMP_SAMPLE_DATA is not set; it names the folder of published maps")
+        return
     folder = Path(os.environ["COMP_SAMPLE_DATA"]) / "openfwi_velocity"
     rows = {}
     for name, (family, remark, draw) in published_pairs(args.seed).items():

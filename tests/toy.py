@@ -7,7 +7,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from comp.core.config import RunConfig
-from comp.core.folds import Description
 from comp.core.task import Task
 
 
@@ -62,6 +61,9 @@ class ToyTask(Task):
 
     def table(self, rows):
         return pd.DataFrame({"id": self.ids[rows]})
+
+    def truth(self, rows):
+        return self.y[rows].numpy()
 
     def test_data(self, folder):
         rows = np.arange(self.config.samples)

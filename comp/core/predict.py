@@ -96,7 +96,10 @@ def load_network(task: Task, path: Path) -> nn.Module:
 def predict_oof(
     task: Task, run: Path, fold: int | str, accelerator: Accelerator, **how: Any
 ) -> Path:
-    """Predict a fold's validation rows with its own weights: its part of the out-of-fold file."""
+    """Predict a fold's validation rows with its own weights: its part of the out-of-fold file.
+
+    Writes `valid.npy` and, in the same form, `valid_truth.npy`, on which ensembles are weighted.
+    """
     path = fold_weights(run, fold)
     valid = np.flatnonzero(task.folds() == fold)
     rows = limit_rows(valid, load_note(path, "config")["limit"])
@@ -105,6 +108,12 @@ def predict_oof(
     out = fold_folder(run, fold) / "predictions" / "valid.npy"
     network = load_network(task, path)
     predict(task, [network], task.dataset(rows), table, [out], accelerator, **how)
+    if accelerator.is_main_process:
+        truth = out.with_name("valid_truth.npy")
+        with new_npy(truth, (len(rows), *task.prediction_shape), np.float32) as file:
+            for chunk in chunks(np.arange(len(rows)), 512):
+                file[chunk] = task.truth(rows[chunk])
+        write_ids(truth, table)
     return out
 
 

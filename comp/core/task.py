@@ -53,6 +53,10 @@ class Task(ABC):
         """The id table of `rows` for a prediction file: `id`, then informative columns."""
 
     @abstractmethod
+    def truth(self, rows: np.ndarray) -> np.ndarray:
+        """(b, ...) targets of the training data's `rows`, in the form of predictions."""
+
+    @abstractmethod
     def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
         """Id table and dataset, without targets, of a test folder in the competition's layout."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from comp.core.errors import InputError
-from comp.core.files import open_npy, sha256
+from comp.core.files import drop_pages, open_npy, sha256
 from comp.fwi.shards import Shard, read_index, shard_file, write_shards
 from comp.fwi.survey import OFFICIAL, Survey
 
@@ -16,7 +16,7 @@ from comp.fwi.survey import OFFICIAL, Survey
 # Fault families.
 NAMINGS = (("data/data", "model/model"), ("seis", "vel"))
 
-_CHUNK_ROWS = 32  # 45 MB of float32 records: a few chunks are all that is ever held
+_CHUNK_ROWS = 16  # 22 MB of records mapped at a time
 
 
 def prepare(raw: str | Path, out: str | Path, survey: Survey = OFFICIAL) -> None:
@@ -84,6 +84,7 @@ def _source(raw: Path, shots_path: Path, velocity_path: Path, survey: Survey) ->
         for start in range(0, len(shots), _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             yield shots[part], velocity[part, 0]
+            drop_pages(shots)
 
     rows = len(open_both()[0])
     if not rows:

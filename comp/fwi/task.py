@@ -52,6 +52,9 @@ class FwiTask(Task):
     def table(self, rows: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame({"id": self.ids[rows], "family": self.store.families[rows]})
 
+    def truth(self, rows: np.ndarray) -> np.ndarray:
+        return self.store.velocities(rows)
+
     def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
         records = RecordFolder(folder, OFFICIAL)
         return pd.DataFrame({"id": records.ids}), RecordDataset(records)

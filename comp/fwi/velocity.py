@@ -36,7 +36,7 @@ def generate(family: str, count: int, seed: int | Sequence[int]) -> np.ndarray:
 
     Args:
         family: one of FAMILIES.
-        count: maps to draw, all in one batch (about 0.3 MB of memory each while drawing).
+        count: maps to draw, all in one batch (up to 0.4 MB of memory each while drawing).
         seed: the same family, count and seed give the same maps; a sequence of ints names one of
             many independent streams, such as (seed, shard).
 

@@ -9,7 +9,7 @@ import numpy as np
 from comp.fwi.survey import OFFICIAL
 from comp.fwi.velocity_layers import ROWS, fill, fill_soft, soft_step, sorted_velocities
 
-COLUMNS = np.arange(OFFICIAL.nx, dtype=float)[None, :]
+COLUMNS = np.arange(OFFICIAL.nx)[None, :] + 0.5  # distances of the cells' centres
 MIDDLE_VELOCITY = 3000
 THINNEST_BLOCK, THINNEST_STACKED = 15, 7  # least thickness of a layer, A and B
 
@@ -36,30 +36,30 @@ def block_faulted(
     velocity = sorted_velocities(rng, number, split=MIDDLE_VELOCITY)
     position = ROWS - fold(rng, count, (4, 11), (55, 85)) if curved else ROWS[None]
 
-    # The block is what lies below the fault, so it widens with depth; the fault steepens with
-    # depth. Some blocks lie mostly beside the map.
+    # The fault leans over the block, so the block widens with depth, and steepens with depth.
     side = sign(rng, count)
     slope = -side * draw(rng, count, 0, 1.2)
-    depth = ROWS - OFFICIAL.ny / 2
-    start = np.where(side > 0, 0, OFFICIAL.nx) + side * draw(rng, count, 0, 80)
-    block = soft_step(side * beyond_fault(start - slope * depth**2 / OFFICIAL.ny, slope))
+    column = np.where(side > 0, 0, OFFICIAL.nx) + side * draw(rng, count, 0, OFFICIAL.nx)
+    steepening = slope * (ROWS - OFFICIAL.ny / 2) ** 2 / OFFICIAL.ny
+    block = soft_step(side * beyond_fault(column - steepening, slope))
     margin = draw(rng, count, 2, 14)
     end = np.where(side > 0, OFFICIAL.nx - margin, margin)
     closed = soft_step(-side * beyond_fault(end, draw(rng, count, -0.2, 0.2)))
-    block *= np.where(rng.random((count, 1, 1)) < 0.15, closed, 1)
+    block *= np.where(rng.random((count, 1, 1)) < 0.3, closed, 1)
 
     throw = sign(rng, count) * draw(rng, count, 5, 10)
     still = fill_soft(position, depths, velocity)
-    return still + (block * (fill_soft(position - throw, depths, velocity) - still)).astype("f4")
+    moved = fill_soft(position - throw, depths, velocity)
+    return (still + block * (moved - still)).astype(np.float32)
 
 
 def stack_faulted(
     rng: np.random.Generator, count: int, curved: bool, layers: tuple[int, ...] = (6, 7, 8)
 ) -> np.ndarray:
-    """Draw FlatFault_B or CurveFault_B maps: two stacks of thin layers side by side, torn twice.
+    """Draw FlatFault_B or CurveFault_B maps: two stacks of thin layers, torn by further faults.
 
-    A main fault parts two stacks with velocities and depths of their own. One to three further
-    faults tear them: what lies on one side has slipped along the fault.
+    A main fault parts two stacks with velocities and depths of their own. Two or three further
+    faults tear both: all that lies on one side has slipped along the fault.
 
     Args:
         rng: source of randomness.
@@ -71,29 +71,24 @@ def stack_faulted(
         (count, ny, nx) float32, whole m/s.
     """
     number = rng.choice(layers, count)
-    y, x = (np.broadcast_to(axis, (count, *OFFICIAL.map_shape)) for axis in (ROWS, COLUMNS))
+    # Go back in time: from each cell to the place (y, x) it had before the faults slipped.
+    y, x = ROWS[None], COLUMNS[None]
     for chance in (1, 1, 0.6):
         slope = sign(rng, count) * draw(rng, count, 0.2, 1.2)
-        slipped = sign(rng, count) * beyond_fault(draw(rng, count, 0, 70), slope) > 0
-        slipped = slipped & (rng.random((count, 1, 1)) < chance)
-        slip = np.where(slipped, sign(rng, count) * draw(rng, count, 6, 24), 0)
-        along = slip / np.hypot(1, slope)
-        y, x = y - along, x - along * slope
-    main = beyond_fault(draw(rng, count, 15, 55), draw(rng, count, -0.45, 0.45)) > 0
+        beyond = sign(rng, count) * beyond_fault(draw(rng, count, 0, OFFICIAL.nx), slope) > 0
+        slip = sign(rng, count) * draw(rng, count, 6, 24) * (rng.random((count, 1, 1)) < chance)
+        down = np.where(beyond, slip / np.hypot(1, slope), 0)
+        y, x = y - down, x - down * slope
     stacks = []
     for _ in range(2):
         position = y
         if curved:
             position = position - fold(rng, count, (6, 18), (20, 50), x)
             position = position - fold(rng, count, (1, 9), (12, 25), x)
-        stacks.append(
-            fill(
-                position,
-                thick_depths(rng, number, THINNEST_STACKED),
-                sorted_velocities(rng, number),
-            )
-        )
-    return np.where(main, *stacks)
+        depths = thick_depths(rng, number, THINNEST_STACKED)
+        stacks.append(fill(position, depths, sorted_velocities(rng, number)))
+    main = beyond_fault(draw(rng, count, 15, 55), draw(rng, count, -0.45, 0.45))
+    return np.where(main > 0, *stacks)
 
 
 def thick_depths(rng: np.random.Generator, layers: np.ndarray, thinnest: int) -> np.ndarray:
@@ -122,7 +117,7 @@ def thick_depths(rng: np.random.Generator, layers: np.ndarray, thinnest: int) ->
 def beyond_fault(column: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Distance (n, ny, nx) of each cell to the right of a fault, cells; negative to its left.
 
-    The fault passes `column` (n, 1, 1) at half the map's depth.
+    The fault passes `column`, (n, 1, 1) or one for each row (n, ny, 1), at half the map's depth.
     """
     return (COLUMNS - column - slope * (ROWS - OFFICIAL.ny / 2)) / np.hypot(1, slope)
 

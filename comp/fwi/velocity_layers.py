@@ -17,33 +17,26 @@ CURVE_KNOTS = (0, 10, 20, 30, 40, 50, 60, 77)
 # In published FlatFault_A maps an interface takes two to three rows, like a step blurred so far.
 EDGE_WIDTH = 0.4
 
-ROWS = np.arange(OFFICIAL.ny, dtype=float)[:, None]
+ROWS = np.arange(OFFICIAL.ny)[:, None] + 0.5  # depths of the cells' centres
 
 
-def layered(
-    rng: np.random.Generator,
-    count: int,
-    curved: bool,
-    shuffled: bool,
-    layers: tuple[int, ...] = (4, 5, 6, 7, 8),
-) -> np.ndarray:
-    """Draw unfaulted maps: FlatVel and CurveVel, A and B.
+def layered(rng: np.random.Generator, count: int, curved: bool, shuffled: bool) -> np.ndarray:
+    """Draw unfaulted maps of 4 to 8 layers: FlatVel and CurveVel, A and B.
 
     Args:
         rng: source of randomness.
         count: maps to draw.
         curved: interfaces bent (Curve) instead of level (Flat).
         shuffled: velocities in random order with depth (B) instead of growing (A).
-        layers: layer counts to draw from; the deepest layer can lie below the map.
 
     Returns:
         (count, ny, nx) float32, whole m/s.
     """
-    number = rng.choice(layers, count)
-    depths = even_depths(rng, number, curved)
-    velocity = sorted_velocities(rng, number)
+    layers = rng.integers(4, 8, count, endpoint=True)
+    depths = even_depths(rng, layers, curved)
+    velocity = sorted_velocities(rng, layers)
     if shuffled:
-        velocity = shuffle_layers(rng, velocity, number)
+        velocity = shuffle_layers(rng, velocity, layers)
     return fill(ROWS, depths, velocity)
 
 
@@ -137,7 +130,7 @@ def fill(position: np.ndarray, depths: np.ndarray, velocity: np.ndarray) -> np.n
         (n, ny, nx) float32, m/s.
     """
     maps = np.empty((len(velocity), *OFFICIAL.map_shape), np.float32)
-    maps[:] = velocity[:, 0, None, None]
+    maps[:] = velocity[:, :1, None]
     for i in range(depths.shape[1]):
         below = position >= depths[:, i, None]
         np.copyto(maps, velocity[:, i + 1, None, None], where=below, casting="same_kind")
@@ -145,9 +138,9 @@ def fill(position: np.ndarray, depths: np.ndarray, velocity: np.ndarray) -> np.n
 
 
 def fill_soft(position: np.ndarray, depths: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-    """As `fill`, with every interface blurred by EDGE_WIDTH cells."""
-    maps = np.empty((len(velocity), *OFFICIAL.map_shape), np.float32)
-    maps[:] = velocity[:, 0, None, None]
+    """As `fill`, with every interface blurred by EDGE_WIDTH cells; float64."""
+    maps = np.empty((len(velocity), *OFFICIAL.map_shape))
+    maps[:] = velocity[:, :1, None]
     for i, jump in enumerate(np.diff(velocity, axis=1).T):
         maps += jump[:, None, None] * soft_step(position - depths[:, i, None])
     return maps

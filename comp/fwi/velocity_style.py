@@ -2,7 +2,8 @@
 
 OpenFWI carries the velocities of a geological model over to photographs. Without photographs, the
 maps here have what those show: a velocity that grows with depth, shapes of all sizes that stand
-out from it, and in Style_B sharp outlines and texture, which Style_A blurs away.
+out from it, and in Style_B sharp outlines and texture, which Style_A blurs away. The numbers follow
+pictures of published maps: growth with depth, spread along a row, correlation length.
 """
 
 import numpy as np

@@ -206,21 +206,15 @@ def test_script_refuses_half_of_what_weights_need(tmp_path, files, out_of_fold, 
 def test_a_full_disk_leaves_nothing(tmp_path):
     """A file-size limit refuses the space as a full disk does."""
     path = save(tmp_path / "big.npy", ["a"], np.zeros((1, 1024, 1024)))
+    script, out = SCRIPTS / "ensemble.py", tmp_path / "out.npy"
     done = subprocess.run(
-        [
-            sys.executable,
-            SCRIPTS / "ensemble.py",
-            "--predictions",
-            path,
-            "--out",
-            tmp_path / "out.npy",
-        ],
+        [sys.executable, script, "--predictions", path, "--out", out],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'out.npy'}: not written")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {out}: not written")
     assert not list(tmp_path.glob("out*"))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from cli import SCRIPTS
 
 from comp.core import layout as layout_module
 from comp.core import submission
@@ -280,15 +281,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     save_predictions(tmp_path / "p.npy", table, values)
     out = tmp_path / "s.csv"
     out.write_text("old\n")
+    script = SCRIPTS / "submit.py"
     done = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "scripts/submit.py",
-            "--predictions",
-            tmp_path / "p.npy",
-            "--out",
-            out,
-        ],
+        [sys.executable, script, "--predictions", tmp_path / "p.npy", "--out", out],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 22, 1 << 22)),

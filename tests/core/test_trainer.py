@@ -202,7 +202,10 @@ def test_oof_predictions_reproduce_the_logged_metric(tmp_path):
     found = load_predictions(out)
     valid = np.flatnonzero(task.folds() == 2)
     assert found.ids.tolist() == task.ids[valid].tolist()
-    mae = np.abs(found.values - task.y.numpy()[valid]).mean()
+    truth = load_predictions(out.with_name("valid_truth.npy"))
+    assert truth.ids.tolist() == found.ids.tolist()
+    assert (truth.values == task.y.numpy()[valid]).all()
+    mae = np.abs(found.values - truth.values).mean()
     assert mae == pytest.approx(summary["best"], rel=1e-5)
 
 

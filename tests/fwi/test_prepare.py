@@ -301,7 +301,7 @@ KILLER = textwrap.dedent("""
 
 def test_killed_anywhere_and_started_again_is_byte_identical(tmp_path):
     raw = tmp_path / "raw"
-    write_pair(raw, VEL, "1", rows=33, seed=1)
+    write_pair(raw, VEL, "1", rows=17, seed=1)
     write_pair(raw, FAULT, "2_1_0", rows=1, seed=2)
     command = [sys.executable, "-c", KILLER, str(raw), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from comp.core.errors import InputError
+from comp.fwi.checks import VELOCITY_RANGE
 from comp.fwi.survey import Survey
 
 # The Laplacian times dx², fourth order: weights of the cell itself (−5/2 from each axis), of its
@@ -25,8 +26,6 @@ from comp.fwi.survey import Survey
 STENCIL = (-5.0, 4 / 3, -1 / 12)
 # Its largest eigenvalue in magnitude: both axes at the Nyquist wavenumber, 16/3 from each.
 LARGEST_EIGENVALUE = 32 / 3
-# Beyond this range (m/s) a map is in other units or broken: water is 1500, the mantle 8000.
-VELOCITY_RANGE = (1000.0, 6000.0)
 
 
 @dataclass(frozen=True)
