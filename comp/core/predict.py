@@ -1,5 +1,6 @@
 """Inference in order: metrics on a validation fold, prediction files with their ids."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,12 +27,16 @@ _PRECISION = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
 def new_accelerator(config: RunConfig, events: Path | None = None) -> Accelerator:
     """An accelerator for `config`; with a folder for `events`, TensorBoard's are written there."""
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=_PRECISION[config.train.precision],
         dynamo_backend="inductor" if config.train.compile else "no",
         log_with="tensorboard" if events else None,
         project_dir=events,
     )
+    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
+        # The launcher gives each process one thread, which is right beside a GPU only.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    return accelerator
 
 
 @torch.inference_mode()

@@ -105,4 +105,4 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def finished_folds(run: Path) -> list[int | str]:
     """Folds of a run folder that were trained to their end, in order."""
     names = [path.parent.name.removeprefix("fold_") for path in run.glob("fold_*/done.json")]
-    return sorted((int(n) for n in names if n != "all")) + [n for n in names if n == "all"]
+    return sorted(int(n) for n in names if n != "all") + [n for n in names if n == "all"]
