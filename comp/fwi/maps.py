@@ -1,6 +1,7 @@
 """Velocity maps to simulate, shard by shard: from the generators or from files."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def generated_maps(
         InputError: an unknown family.
     """
     maps = []
-    for family in families:
+    for family in dict.fromkeys(families):
         if family not in FAMILIES:
             raise InputError(f"family {family!r}: unknown, expected one of {', '.join(FAMILIES)}")
         for number, start in enumerate(range(0, count, shard_size)):
@@ -106,7 +107,7 @@ def given_maps(
     if not names:
         raise InputError(f"{folder}: holds no <Family>.npz files")
     maps = []
-    for family in names:
+    for family in dict.fromkeys(names):
         path = folder / f"{family}.npz"
         total = len(_read_npz(path, survey))
         drawn = np.random.default_rng(seed).permutation(total)[skip : skip + count]
@@ -132,7 +133,7 @@ def _read_npz(path: Path, survey: Survey) -> np.ndarray:
         raise InputError(f"{path}: no such file") from None
     except KeyError:
         raise InputError(f"{path}: no array 'velocity'") from None
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path}: not a readable .npz archive of plain numbers") from None
     if velocity.dtype not in (np.int16, np.float32):
         raise InputError(f"{path}: dtype {velocity.dtype}, expected int16 or float32")

@@ -136,20 +136,19 @@ def write_shards(folder: str | Path, survey: Survey, shards: Sequence[Shard]) ->
             Shards already finished stay, and the next run goes on from them.
     """
     folder = Path(folder)
-    with exclusive(folder), progress(sum(shard.rows for shard in shards)) as advance:
+    rows = sum(shard.rows for shard in shards)
+    with exclusive(folder):
         _check_names(folder, {shard.name for shard in shards})
-        recipes = [full_recipe(survey, shard) for shard in shards]
-        finished = [_finished(folder, shard.name, r) for shard, r in zip(shards, recipes)]
-        advance(sum(shard.rows for shard, done in zip(shards, finished) if done), 0)
-        for shard, recipe, done in zip(shards, recipes, finished):
-            if not done:
+        recipes = {shard.name: full_recipe(survey, shard) for shard in shards}
+        missing = [s for s in shards if not _finished(folder, s.name, recipes[s.name])]
+        with progress(rows, rows - sum(shard.rows for shard in missing)) as advance:
+            for shard in missing:
                 entry = _write_shard(folder, survey, shard, advance)
-                sidecar = {**asdict(entry), "recipe": recipe}
+                sidecar = {**asdict(entry), "recipe": recipes[shard.name]}
                 write_json(shard_file(folder, shard.name, "json"), sidecar)
         entries = [read_json(shard_file(folder, shard.name, "json")) for shard in shards]
         for entry in entries:
             del entry["recipe"]  # file times and such, which say nothing about the data
-        rows = sum(shard.rows for shard in shards)
         index = {"version": FORMAT_VERSION, "survey": asdict(survey), "rows": rows}
         write_json(folder / "index.json", {**index, "shards": entries})
 
@@ -170,10 +169,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[int, int], None]]:
+def progress(total: int, initial: int = 0) -> Iterator[Callable[[int, int], None]]:
     """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
     start, size = time.monotonic(), 0
-    with tqdm(total=total, unit=" samples") as bar:
+    with tqdm(total=total, initial=initial, unit=" samples") as bar:
 
         def advance(samples: int, nbytes: int) -> None:
             nonlocal size

@@ -59,6 +59,10 @@ def test_training_data_are_records_of_the_generated_maps(tmp_path):
         np.testing.assert_array_equal(store.shots(row), scaled)
 
 
+def test_a_family_named_twice_is_made_once():
+    assert len(generated_maps(["FlatVel_A"] * 2, 5, 3, seed=0)) == 2
+
+
 def test_shards_are_independent_of_each_other():
     maps = generated(count=6)
     assert len(np.unique(all_maps(maps).reshape(12, -1), axis=0)) == 12
@@ -142,6 +146,14 @@ def damage(value):
     return lambda f: np.savez(f / "FlatVel_A.npz", **value)
 
 
+def spoilt_compression(folder):
+    path = folder / "FlatVel_A.npz"
+    np.savez_compressed(path, velocity=np.random.default_rng(0).uniform(1500, 4500, (9, 70, 70)))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 999] = b"\xff" * 999
+    path.write_bytes(data)
+
+
 MAPS = np.full((3, 70, 70), 2000, np.float32)
 FAST = MAPS.copy()
 FAST[1, 5, 5] = 6500
@@ -149,6 +161,7 @@ BAD_MAPS = {
     "gone": (lambda f: (f / "FlatVel_A.npz").unlink(), "no such file"),
     "cut": (lambda f: os.truncate(f / "FlatVel_A.npz", 999), "not a readable .npz archive"),
     "npy": (lambda f: save_npy(f / "FlatVel_A.npz", MAPS), "not a readable .npz archive"),
+    "damaged": (spoilt_compression, "not a readable .npz archive"),
     "key": (damage({"v": MAPS}), "no array 'velocity'"),
     "objects": (damage({"velocity": np.full(3, None)}), "not a readable .npz archive"),
     "dtype": (damage({"velocity": MAPS.astype("i4")}), "dtype int32, expected int16 or float32"),
