@@ -11,7 +11,7 @@ run() { # print a command as it could be typed, then run it
   "$@"
 }
 
-run python scripts/simulate.py --families $families --count 200 --shard-size 50 --out data/fwi_demo
+run python scripts/simulate.py --families $families --count 150 --shard-size 50 --out data/fwi_demo
 run python scripts/simulate.py --families $families --count 15 --as-test --out $test
 run python scripts/make_folds.py --data data/fwi_demo --folds 2
 run accelerate launch scripts/train.py --config configs/fwi/demo.yaml

@@ -140,14 +140,16 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(place, trained)
             assert torch.equal(weights[0][key], weights[1][key]), (file, key)
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(place):
-    name = ["name=stopped", "folds=[0]", "train.epochs=4"]
+def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(place):
+    name = ["name=stopped", "folds=[0]", "train.epochs=4", "loader.workers=2"]
     command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, train_args(*name))]
     log = place / "runs/stopped/fold_0/log.jsonl"
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.005)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)  # also to the loader's workers, as a machine going down
     error = process.communicate()[1]
     assert process.returncode == 128 + signal.SIGTERM and "stopped at step" in error
     assert "Traceback" not in error

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from comp.core.config import LoaderConfig
-from comp.core.signals import ignore_interrupt
+from comp.core.signals import outlive_signals
 
 
 def derive_seed(*parts: int) -> int:
@@ -92,7 +92,7 @@ def make_loader(
         prefetch_factor=config.prefetch if workers else None,
         pin_memory=device.type == "cuda",
         collate_fn=getattr(dataset, "collate", None),
-        worker_init_fn=ignore_interrupt,
+        worker_init_fn=outlive_signals,
     )
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 from types import FrameType
 
+GRACE = 30  # seconds
+
 
 class Stopped(Exception):
     """The run was asked to end and has saved itself.
@@ -50,6 +52,10 @@ def _follow_launcher() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def ignore_interrupt(_worker: int) -> None:
-    """For loader workers: Ctrl-C reaches the whole group, but the trainer decides when to end."""
+def outlive_signals(_worker: int) -> None:
+    """For loader workers: a signal to the whole group must not end them before the trainer saves.
+
+    After a SIGTERM they have `GRACE` seconds; the trainer usually dismisses them sooner.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

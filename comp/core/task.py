@@ -18,8 +18,8 @@ Batch = dict[str, torch.Tensor]
 class Task(ABC):
     """One competition under one config.
 
-    The core addresses samples by their row in `ids`. A dataset yields dicts of tensors; it may bring
-    a `collate` of its own.
+    The core addresses samples by their row in `ids`. A dataset yields dicts of tensors; it may
+    bring a `collate` of its own.
     """
 
     config_type: ClassVar[type[RunConfig]]
