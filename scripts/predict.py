@@ -41,6 +41,7 @@ def main() -> None:
         outs = [predict_oof(task, args.run, f, accelerator, **how) for f in folds if f != "all"]
     for out in outs:
         accelerator.print(f"wrote {out}")
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -33,22 +33,24 @@ def main() -> None:
     task = build_task(config)
     for fold in config.folds:  # before a run folder is made, and before hours are spent
         fold_rows(task.folds(), fold)
-    with new_accelerator(config).main_process_first():
+    accelerator = new_accelerator(config)
+    with accelerator.main_process_first():
         run = open_run(config)
     for fold in config.folds:
         done = fold_folder(run, fold) / "done.json"
         if done.exists():
-            print(f"fold {fold}: finished before ({done}), skipped; another name= trains it anew")
+            accelerator.print(f"fold {fold}: finished, skipped; see {done} (name=… trains it anew)")
             continue
         try:
             summary = fit(task, fold, run)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signum)
-        print(
+        accelerator.print(
             f"fold {fold}: best {summary['metric']} {summary['best']} at step "
             f"{summary['best_step']} of {summary['steps']}, {summary['seconds']} s"
         )
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

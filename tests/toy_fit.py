@@ -10,4 +10,5 @@ from toy import ToyTask, toy_config
 from comp.core.trainer import fit
 
 config = toy_config(sys.argv[1], train={"accumulate": int(sys.argv[2])}, samples=95)
-fit(ToyTask(config), 0, config.folder)
+for fold in (1, 0):  # two: the processes must still be joined after the first
+    fit(ToyTask(config), fold, config.folder)

@@ -112,7 +112,9 @@ class Trainer:
         if self.main:
             self._save_weights("final", None)
             write_json(self.folder / "done.json", summary)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        # Not `end_training`: that would end the process group, which the next fold needs.
         self.accelerator.wait_for_everyone()
         return summary
 
