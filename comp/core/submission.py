@@ -41,7 +41,7 @@ def write_submission(
         layout: the competition's layout.
         sample: sample submission whose order is followed; it must name the same ids.
         decimals: decimal places, instead of the layout's.
-        clip: clip to `layout.clip_range`; values outside `layout.valid_range` are refused anyway.
+        clip: clip to `layout.clip_range` instead of refusing values out of `layout.valid_range`.
 
     Returns:
         (n,) ids in the order written.
@@ -75,7 +75,8 @@ def write_submission(
                 rows = order[start : start + step]
                 values = np.asarray(predictions.values[rows], dtype=np.float32)
                 drop_pages(predictions.values)
-                _check_predictions(predictions, rows, values, layout)
+                limits = (-np.inf, np.inf) if clip else layout.valid_range
+                _check_predictions(predictions, rows, values, limits)
                 outside += int(((values < low) | (values > high)).sum())
                 if clip:
                     values = values.clip(low, high)
@@ -219,20 +220,21 @@ def _first_difference(found: pa.Array, expected: pa.Array) -> tuple[int, str] | 
     return position, f"row id {found[position].as_py()!r}, expected {expected[position].as_py()!r}"
 
 
-def _first_bad(values: np.ndarray, layout: Layout) -> tuple[int, str] | None:
-    """Row and description of the first value that is NaN or out of range."""
-    low, high = layout.valid_range
-    bad = ~((values >= low) & (values <= high))
+def _first_bad(values: np.ndarray, limits: tuple[float, float]) -> tuple[int, str] | None:
+    """Row and description of the first value that is not finite or not within `limits`."""
+    low, high = limits
+    bad = ~((values >= low) & (values <= high) & np.isfinite(values))
     if not bad.any():
         return None
     place = tuple(np.argwhere(bad)[0])
-    return int(place[0]), f"value {values[place]:g}, expected {low:g}..{high:g}"
+    expected = f"{low:g}..{high:g}" if np.isfinite(high) else "a finite number"
+    return int(place[0]), f"value {values[place]:g}, expected {expected}"
 
 
 def _check_predictions(
-    predictions: Predictions, rows: np.ndarray, values: np.ndarray, layout: Layout
+    predictions: Predictions, rows: np.ndarray, values: np.ndarray, limits: tuple[float, float]
 ) -> None:
-    bad = _first_bad(values, layout)
+    bad = _first_bad(values, limits)
     if bad is not None:
         raise InputError(f"{predictions.path}: id {predictions.ids[rows[bad[0]]]!r}: {bad[1]}")
 
@@ -240,7 +242,7 @@ def _check_predictions(
 def _check_rows(
     path: str | Path, start: int, row_ids: pa.Array, values: np.ndarray, layout: Layout
 ) -> None:
-    bad = _first_bad(values, layout)
+    bad = _first_bad(values, layout.valid_range)
     if bad is not None:
         row_id = row_ids[bad[0]].as_py()
         raise InputError(f"{path}: line {start + bad[0] + 2} ({row_id}): {bad[1]}")

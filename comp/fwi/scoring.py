@@ -109,7 +109,8 @@ def draw_extremes(
     rows = list(dict.fromkeys(int(order[i]) for i in (-1, len(order) // 2, 0)))
     table = score.truth.table.iloc[rows]
     ids = table["id"].tolist()
-    titles = ids if "family" not in table else (table["id"] + " " + table["family"]).tolist()
+    families = table["family"] if "family" in table else [""] * len(ids)
+    titles = [i if family in i else f"{i} {family}" for i, family in zip(ids, families)]
     survey = layout.survey
     if predictions is None:
         truth = _widen(_scored_part(score.truth, layout)[rows], survey.nx)

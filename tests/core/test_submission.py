@@ -234,10 +234,17 @@ def test_reading_refuses_what_cannot_be_scored(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 100.5])
 def test_bad_values_are_refused_naming_the_id(tmp_path, predictions, value):
     bad = changed(predictions, (3, 1, 1), value)
-    for clip in (False, True):
-        with pytest.raises(InputError, match=f"id 'a': value {value:g}, expected 0..100"):
-            write_submission(tmp_path / "s.csv", bad, TRIPLE, clip=clip)
+    with pytest.raises(InputError, match=f"id 'a': value {value:g}, expected 0..100"):
+        write_submission(tmp_path / "s.csv", bad, TRIPLE)
     assert not list(tmp_path.glob("s.csv*"))
+    if np.isfinite(value):  # asked to clip, one stray value must not cost the submission
+        write_submission(tmp_path / "s.csv", bad, TRIPLE, clip=True)
+        clipped = read_submission(tmp_path / "s.csv", TRIPLE, bad.ids)
+        assert clipped.min() >= 10 and clipped.max() <= 90
+    else:
+        with pytest.raises(InputError, match=f"id 'a': value {value:g}, expected a finite number"):
+            write_submission(tmp_path / "s.csv", bad, TRIPLE, clip=True)
+        assert not list(tmp_path.glob("s.csv*"))
 
 
 def test_clipping_only_on_request(tmp_path, predictions, capsys):

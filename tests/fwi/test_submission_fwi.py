@@ -164,7 +164,7 @@ def test_submit_refuses_what_is_no_velocity(tmp_path, files, maps, capsys, veloc
     values = maps[1].copy()
     values[2, 7, 8] = velocity  # an even column, which is not even written
     save_predictions(files[1], pd.DataFrame({"id": IDS}), values)
-    assert run("submit.py", "--predictions", files[1], "--out", tmp_path / "s.csv", "--clip") == 2
+    assert run("submit.py", "--predictions", files[1], "--out", tmp_path / "s.csv") == 2
     assert "id '0a0b0c0d0e': value" in capsys.readouterr().err
     assert not list(tmp_path.glob("s.csv*"))
 
