@@ -73,7 +73,7 @@ class ToyTask(Task):
     def prediction_shape(self):
         return (1,)
 
-    def build_model(self):
+    def build_model(self, fetch=True):
         norm = nn.BatchNorm1d(16) if self.config.batch_norm else nn.Identity()
         return nn.Sequential(
             nn.Linear(6, 16), norm, nn.GELU(), nn.Dropout(self.config.dropout), nn.Linear(16, 1)

@@ -93,7 +93,7 @@ def fold_folder(run: Path, fold: int | str) -> Path:
 
 def load_network(task: Task, path: Path) -> nn.Module:
     """The task's network with the weights of `path`, ready to predict."""
-    network = task.build_model()
+    network = task.build_model(fetch=False)
     load_weights(network, load_state(path)["model"], path)
     return network.eval()
 

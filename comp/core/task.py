@@ -66,8 +66,12 @@ class Task(ABC):
         """Shape of one sample's prediction as it is stored."""
 
     @abstractmethod
-    def build_model(self) -> nn.Module:
-        """The network, freshly initialised; the core has seeded torch before."""
+    def build_model(self, fetch: bool = True) -> nn.Module:
+        """The network, freshly initialised; the core has seeded torch before.
+
+        Without `fetch` no pretrained weights are asked for: trained ones are about to be loaded,
+        perhaps where there is no network.
+        """
 
     @abstractmethod
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:

@@ -61,7 +61,7 @@ class Trainer:
         )
         self._check_batch_size()
         torch.manual_seed(self.seed)
-        network = task.build_model()
+        network = task.build_model(fetch=not (folder / "last.safetensors").exists())
         if self.settings.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(

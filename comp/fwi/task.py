@@ -63,8 +63,11 @@ class FwiTask(Task):
     def prediction_shape(self) -> tuple[int, ...]:
         return OFFICIAL.map_shape
 
-    def build_model(self) -> nn.Module:
-        return build_model(self.config.model, OFFICIAL)
+    def build_model(self, fetch: bool = True) -> nn.Module:
+        pretrained = fetch and self.config.model.pretrained
+        return build_model(
+            self.config.model.model_copy(update={"pretrained": pretrained}), OFFICIAL
+        )
 
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         shots = self._amplitudes(batch["shots"])

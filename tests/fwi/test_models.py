@@ -1,13 +1,16 @@
 """One contract for every network: shapes, units, gradients, save and load, half precision."""
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from comp.core.checkpoint import load_state, load_weights, save_state
+from comp.core.config import parse_config
 from comp.core.errors import InputError
-from comp.fwi.config import ModelConfig
+from comp.fwi.config import FwiConfig, ModelConfig
 from comp.fwi.models import build_model
 from comp.fwi.survey import OFFICIAL
+from comp.fwi.task import FwiTask
 
 MODELS = {
     "unet": {"encoder": "tu-mobilenetv3_small_100", "decoder": (32, 16, 16, 8, 8)},
@@ -79,3 +82,24 @@ def test_settings_that_do_not_fit_are_named(values, part):
     with pytest.raises(InputError, match=part) as caught:
         build_model(ModelConfig(**values), OFFICIAL)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_prediction_asks_for_no_pretrained_weights(monkeypatch):
+    """A kernel without internet predicts with a network that began from ImageNet."""
+    values = {
+        "name": "x",
+        "data": {"folder": "none", "folds": "none"},
+        "model": {"pretrained": True},
+    }
+    task = FwiTask(parse_config(FwiConfig, values, "test"))
+    asked = []
+    real = smp.Unet
+
+    def unet(*args, encoder_weights, **how):
+        asked.append(encoder_weights)
+        return real(*args, encoder_weights=None, **how)
+
+    monkeypatch.setattr("comp.fwi.models.unet.smp.Unet", unet)
+    task.build_model()
+    task.build_model(fetch=False)
+    assert asked == ["imagenet", None]
