@@ -79,11 +79,7 @@ def load_aligned(paths: Sequence[str | Path]) -> list[tuple[Predictions, np.ndar
     first = files[0]
     aligned = []
     for file in files:
-        if file.values.shape[1:] != first.values.shape[1:]:
-            raise InputError(
-                f"{file.path}: sample shape {file.values.shape[1:]}, expected "
-                f"{first.values.shape[1:]} as in {first.path}"
-            )
+        file.check_shape(first)
         if is_out_of_fold(file) != is_out_of_fold(first):
             raise InputError(
                 f"{file.path} and {first.path}: one is out-of-fold and the other is not"
@@ -139,10 +135,7 @@ def fit_weights(
             )
     first, _ = files[0]
     target = load_predictions(truth)
-    if target.values.shape[1:] != first.values.shape[1:]:
-        raise InputError(
-            f"{truth}: sample shape {target.values.shape[1:]}, expected {first.values.shape[1:]}"
-        )
+    target.check_shape(first)
     files.append((target, target.rows_of(first.ids)))
     total = first.values.size
     drawn = np.random.default_rng(seed).choice(total, size=min(pixels, total), replace=False)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from comp.core.errors import InputError
 
@@ -61,6 +63,30 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def read_table(
+    path: str | Path, columns: Sequence[str] | None = None, hint: str = ""
+) -> pd.DataFrame:
+    """Read a CSV as strings, leaving out the `#` lines before its header.
+
+    Args:
+        path: the CSV.
+        columns: read these alone, as far as they are there; None for all.
+        hint: where the file comes from, for the message when it is missing.
+
+    Raises:
+        InputError: no such file, or not a table.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            notes = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), file))
+        wanted = None if columns is None else (lambda column: column in columns)
+        return pd.read_csv(path, skiprows=notes, dtype=str, na_filter=False, usecols=wanted)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file{hint}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV table: {str(error).strip()}") from None
 
 
 def save_npy(path: str | Path, array: np.ndarray) -> None:

@@ -11,7 +11,6 @@ Fold −1 marks samples that always train.
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from comp.core.errors import InputError
-from comp.core.files import atomic_path
+from comp.core.files import atomic_path, read_table
 from comp.core.predictions import check_unique
 
 COLUMNS = ("id", "fold", "group")
@@ -144,16 +143,7 @@ def read_folds(path: str | Path, ids: Iterable[str]) -> np.ndarray:
 
 def _read_table(path: str | Path) -> pd.DataFrame:
     """The id, fold and group columns of a fold file as strings."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            header = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), file))
-        table = pd.read_csv(
-            path, skiprows=header, dtype=str, na_filter=False, usecols=lambda c: c in COLUMNS
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; scripts/make_folds.py writes it") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV table: {str(error).strip()}") from None
+    table = read_table(path, COLUMNS, "; scripts/make_folds.py writes it")
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise InputError(f"{path}: no column {missing[0]!r}, expected {', '.join(COLUMNS)}")

@@ -4,7 +4,6 @@ A prediction file is out-of-fold when its id table has a `fold` column, which sa
 held out when the sample was predicted.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from comp.core.errors import InputError
-from comp.core.files import drop_pages, new_npy
+from comp.core.files import drop_pages, new_npy, read_table
 from comp.core.predictions import Predictions, check_unique, load_predictions, write_ids
 
 _CHUNK_VALUES = 1 << 20  # values worked on at once: 4 MB
@@ -34,14 +33,7 @@ def expected_ids(path: str | Path) -> np.ndarray:
     Raises:
         InputError: no such file, not a table, no column `id`, an id twice.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            header = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), file))
-        table = pd.read_csv(path, skiprows=header, dtype=str, na_filter=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV table: {error}") from None
+    table = read_table(path)
     if "id" not in table:
         raise InputError(f"{path}: columns {', '.join(table.columns)}, expected one called 'id'")
     check_unique(table["id"], path)
@@ -86,11 +78,7 @@ def _places(files: Sequence[Predictions], ids: pd.Index) -> list[np.ndarray]:
     for number, file in enumerate(files):
         if not is_out_of_fold(file):
             raise InputError(f"{file.path}: its id table has no column 'fold', so not out-of-fold")
-        if file.values.shape[1:] != first.values.shape[1:]:
-            raise InputError(
-                f"{file.path}: sample shape {file.values.shape[1:]}, expected "
-                f"{first.values.shape[1:]} as in {first.path}"
-            )
+        file.check_shape(first)
         place = ids.get_indexer(file.ids)
         if (place < 0).any():
             raise InputError(f"{file.path}: id {file.ids[np.argmin(place)]!r} is not expected")

@@ -57,6 +57,14 @@ class Predictions:
             raise InputError(f"{self.path}: {missing} of {len(rows)} ids missing, first {first!r}")
         return rows
 
+    def check_shape(self, other: "Predictions") -> None:
+        """Raise InputError unless a sample has the same shape here as in `other`."""
+        found, expected = self.values.shape[1:], other.values.shape[1:]
+        if found != expected:
+            raise InputError(
+                f"{self.path}: sample shape {found}, expected {expected} as in {other.path}"
+            )
+
 
 def load_predictions(path: str | Path) -> Predictions:
     """Open a prediction file lazily.

@@ -43,7 +43,7 @@ class Progress:
         )
         self._epoch_steps, self._send = epoch_steps, send
         self._shown: dict[str, str] = {}
-        self._since, self._samples = time.perf_counter(), 0
+        self._restart_clock()
 
     def __enter__(self) -> "Progress":
         return self
@@ -63,15 +63,15 @@ class Progress:
         rate = self._samples / (time.perf_counter() - self._since)
         self._write(step, {**values, "lr": lr, "samples_per_s": round(rate, 1)})
         self._show(loss=f"{values['loss']:.4f}", lr=f"{lr:.1e}", rate=f"{rate:.0f}/s")
-        self.restart_clock()
+        self._restart_clock()
 
     def validated(self, step: int, metrics: dict[str, float], metric: str, best: float) -> None:
         """Validation metrics after `step` steps; `metric` is the one that selects."""
         self._write(step, {f"valid/{key}": value for key, value in metrics.items()})
         self._show(**{metric: f"{metrics[metric]:.4g}", "best": f"{best:.4g}"})
-        self.restart_clock()
+        self._restart_clock()
 
-    def restart_clock(self) -> None:
+    def _restart_clock(self) -> None:
         """Begin a new stretch of the samples-a-second figure, which leaves validation out."""
         self._since, self._samples = time.perf_counter(), 0
 

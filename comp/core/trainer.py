@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             state = {
                 "config": dump_config(self.config),
-                "data": self._fingerprint(),
+                "data": self._fingerprint,
                 "progress": [self.step, self.best, self.best_step, self.stale],
                 "model": self.plain.state_dict(),
                 "average": self.average.module.state_dict() if self.average else None,
@@ -264,7 +265,7 @@ class Trainer:
             return
         state = load_state(path)
         refuse_other_config(path, state["config"], self.config)
-        if state["data"] != self._fingerprint():
+        if state["data"] != self._fingerprint:
             raise InputError(f"{path}: fold {self.fold} had other samples, expected the same folds")
         self.step, self.best, self.best_step, self.stale = state["progress"]
         load_weights(self.plain, state["model"], path)
@@ -275,6 +276,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.accelerator.print(f"fold {self.fold} goes on at step {self.step} of {self.total}")
 
+    @cached_property
     def _fingerprint(self) -> str:
         ids = self.task.ids
         parts = (ids[self.train_rows], ids[self.valid_rows])

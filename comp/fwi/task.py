@@ -43,8 +43,12 @@ class FwiTask(Task):
     def ids(self) -> np.ndarray:
         return self.store.ids
 
-    def folds(self) -> np.ndarray:
+    @cached_property
+    def _folds(self) -> np.ndarray:
         return read_folds(self.config.data.folds, self.ids)
+
+    def folds(self) -> np.ndarray:
+        return self._folds
 
     def dataset(self, rows: np.ndarray) -> Dataset:
         return ShotDataset(self.store, rows)
