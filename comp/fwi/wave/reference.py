@@ -11,9 +11,14 @@ from comp.fwi.survey import Survey
 
 
 def simulate(velocity: np.ndarray, survey: Survey) -> np.ndarray:
-    """Record (shots, nt, receivers), float64, of one velocity map (ny, nx) in m/s."""
+    """Record (shots, nt, receivers), float64, of one velocity map (ny, nx) in m/s.
+
+    A complex map gives a complex record, of which v + i·ε·δv makes a derivative: for small ε the
+    imaginary part is ε times the change along δv, without a difference of large numbers.
+    """
     pad, dx, dt = survey.pad, survey.dx, survey.dt
-    velocity = np.asarray(velocity, np.float64)
+    velocity = np.asarray(velocity)
+    velocity = velocity.astype(np.result_type(velocity, np.float64))
     alpha = (np.pad(velocity, pad, mode="edge") * dt / dx) ** 2
 
     a = (pad - 1) * dx
@@ -29,7 +34,7 @@ def simulate(velocity: np.ndarray, survey: Survey) -> np.ndarray:
     wavelet = survey.wavelet()
     rows = pad + survey.receiver_row
     columns = pad + np.array(survey.receiver_columns)
-    record = np.empty(survey.record_shape)
+    record = np.empty(survey.record_shape, alpha.dtype)
     for shot, column in enumerate(survey.source_columns):
         source = pad + survey.source_row, pad + column
         strength = (velocity[survey.source_row, column] * dt) ** 2

@@ -36,8 +36,8 @@ class Scheme:
         alpha: (n, Y, X) squared Courant number (v·dt/dx)².
         kappa: (n, Y, X) damping per step.
         amplitude: (n, shots, nt) what is added to the source cell at each step.
-        sources: (shots, 2) row and column of each source, int64.
-        receivers: (receivers, 2) row and column of each receiver, int64.
+        sources: (shots, 2) row and column of each source, int64, on the CPU.
+        receivers: (receivers, 2) row and column of each receiver, likewise.
     """
 
     alpha: torch.Tensor
@@ -45,6 +45,15 @@ class Scheme:
     amplitude: torch.Tensor
     sources: torch.Tensor
     receivers: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a scalar changes with each coefficient of a `Scheme`; the shapes are the same."""
+
+    alpha: torch.Tensor
+    kappa: torch.Tensor
+    amplitude: torch.Tensor
 
 
 def discretise(velocity: torch.Tensor, survey: Survey) -> Scheme:
@@ -55,7 +64,7 @@ def discretise(velocity: torch.Tensor, survey: Survey) -> Scheme:
     """
     exact = velocity.double()
     alpha = ((exact * (survey.dt / survey.dx)) ** 2).to(velocity.dtype)
-    alpha = torch.nn.functional.pad(alpha[:, None], (survey.pad,) * 4, mode="replicate")[:, 0]
+    alpha = _repeat_edges(_repeat_edges(alpha, survey.pad, 1), survey.pad, 2)
     kappa = _sponge(exact.amin((1, 2)), survey).to(velocity.dtype)
 
     at_source = exact[:, survey.source_row, list(survey.source_columns)]
@@ -65,9 +74,20 @@ def discretise(velocity: torch.Tensor, survey: Survey) -> Scheme:
         alpha,
         kappa,
         amplitude.to(velocity.dtype),
-        _padded_cells(survey.source_row, survey.source_columns, velocity.device, survey),
-        _padded_cells(survey.receiver_row, survey.receiver_columns, velocity.device, survey),
+        _padded_cells(survey.source_row, survey.source_columns, survey),
+        _padded_cells(survey.receiver_row, survey.receiver_columns, survey),
     )
+
+
+def _repeat_edges(maps: torch.Tensor, pad: int, axis: int) -> torch.Tensor:
+    """`maps` with its first and last slice along `axis` repeated `pad` times outward.
+
+    As torch's own replication padding, whose gradient on a GPU is a sum in no fixed order.
+    """
+    first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, maps.shape[axis] - 1, 1)
+    shape = list(maps.shape)
+    shape[axis] = pad
+    return torch.cat([first.expand(shape), maps, last.expand(shape)], axis)
 
 
 def _sponge(slowest: torch.Tensor, survey: Survey) -> torch.Tensor:
@@ -90,11 +110,9 @@ def _strongest(slowest: torch.Tensor, survey: Survey) -> torch.Tensor:
     return 3 * slowest * math.log(survey.sponge_reflection) / (2 * width) * survey.dt
 
 
-def _padded_cells(
-    row: int, columns: tuple[int, ...], device: torch.device, survey: Survey
-) -> torch.Tensor:
+def _padded_cells(row: int, columns: tuple[int, ...], survey: Survey) -> torch.Tensor:
     """(len(columns), 2) row and column on the padded grid."""
-    return torch.tensor([(row, column) for column in columns], device=device) + survey.pad
+    return torch.tensor([(row, column) for column in columns]) + survey.pad
 
 
 def check(velocity: torch.Tensor, survey: Survey) -> None:
