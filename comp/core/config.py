@@ -54,6 +54,9 @@ class TrainConfig(Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights")
     channels_last: bool = Field(False, description="memory format of the network")
     compile: bool = Field(False, description="torch.compile the network")
+    start_from: str | None = Field(
+        None, description="run folder or .safetensors whose weights of the same fold to start from"
+    )
     early_stop: int | None = Field(None, ge=1, description="validations without a better score")
     eval_every: int = Field(1, ge=1, description="epochs between validations")
     checkpoint_every: int | None = Field(None, ge=1, description="steps; also after validation")

@@ -8,10 +8,13 @@
 
 The file is an input to training, so every run on it, and every score, speaks of the same samples.
 Fold −1 marks samples that always train.
+
+In memory further negative numbers mark samples that only train, and not beside every fold:
+`train_only` makes them, `fold_rows` understands them.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from comp.core.files import atomic_path, read_table
 from comp.core.predictions import check_unique
 
 COLUMNS = ("id", "fold", "group")
+MAX_FOLDS = 62  # bits of a set of folds in an int64
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,33 @@ def read_folds(path: str | Path, ids: Iterable[str]) -> np.ndarray:
             whole number from −1; a group in two folds; samples that the data does not have, or
             samples of the data without a fold.
     """
-    table = _read_table(path)
+    table = read_fold_table(path)
+    named, ids = pd.Index(table["id"]), pd.Index(ids)
+    unknown = ids.get_indexer(named) < 0
+    if unknown.any():
+        raise InputError(
+            f"{path}: names unknown samples: {unknown.sum()} of its {len(table)} ids are not in "
+            f"the data, first {named[unknown][0]!r}"
+        )
+    rows = named.get_indexer(ids)
+    if (rows < 0).any():
+        raise InputError(
+            f"{path}: {(rows < 0).sum()} of {len(ids)} samples of the data have no fold, "
+            f"first {ids[rows < 0][0]!r}"
+        )
+    return table["fold"].to_numpy()[rows]
+
+
+def read_fold_table(path: str | Path) -> pd.DataFrame:
+    """The id (str), fold (int64) and group (str) columns of a fold file, in its order.
+
+    Raises:
+        InputError: as `read_folds`, but for what concerns the data.
+    """
+    table = read_table(path, COLUMNS, "; scripts/make_folds.py writes it")
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
     check_unique(table["id"], path)
     wrong = ~table["fold"].str.fullmatch(r"-1|[0-9]{1,9}")
     if wrong.any():
@@ -124,51 +154,59 @@ def read_folds(path: str | Path, ids: Iterable[str]) -> np.ndarray:
         group = torn.index[torn][0]
         found = ", ".join(map(str, sorted(set(folds[table["group"] == group]))))
         raise InputError(f"{path}: group {group!r} lies in folds {found}, expected one fold")
-
-    named, ids = pd.Index(table["id"]), pd.Index(ids)
-    unknown = ids.get_indexer(named) < 0
-    if unknown.any():
-        raise InputError(
-            f"{path}: names unknown samples: {unknown.sum()} of its {len(table)} ids are not in "
-            f"the data, first {named[unknown][0]!r}"
-        )
-    rows = named.get_indexer(ids)
-    if (rows < 0).any():
-        raise InputError(
-            f"{path}: {(rows < 0).sum()} of {len(ids)} samples of the data have no fold, "
-            f"first {ids[rows < 0][0]!r}"
-        )
-    return folds.to_numpy()[rows]
+    return table.assign(fold=folds)
 
 
-def _read_table(path: str | Path) -> pd.DataFrame:
-    """The id, fold and group columns of a fold file as strings."""
-    table = read_table(path, COLUMNS, "; scripts/make_folds.py writes it")
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
-    return table
+def fold_bits(folds: np.ndarray | Sequence[int]) -> np.ndarray:
+    """(n,) int64: the set of folds {k} of a sample that validates in fold k, empty for fold −1.
+
+    Raises:
+        InputError: a fold beyond MAX_FOLDS.
+    """
+    folds = np.asarray(folds, np.int64)
+    if len(folds) and folds.max() >= MAX_FOLDS:
+        raise InputError(f"fold {folds.max()}: samples that only train allow {MAX_FOLDS} folds")
+    return np.where(folds < 0, 0, np.int64(1) << folds.clip(0))
+
+
+def train_only(barred: np.ndarray) -> np.ndarray:
+    """Folds of samples that never validate, nor train while a fold that they derive from does.
+
+    Args:
+        barred: (n,) int64 sets of folds; bit k is set for a sample that must not train while
+            fold k validates.
+
+    Returns:
+        (n,) int64 for `fold_rows`, all negative: the complement of each set. That of the empty
+        set is −1, the mark of samples that always train.
+    """
+    return ~np.asarray(barred, np.int64)
 
 
 def fold_rows(folds: np.ndarray, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into training and validation.
 
     Args:
-        folds: (n,) fold of each sample, as `read_folds` gives it.
+        folds: (n,) fold of each sample, as `read_folds` or `train_only` gives it.
         fold: the fold to validate on, or "all" to train on every sample and validate on none.
 
     Returns:
-        (train rows, validation rows), both int64 and ascending; together every row once.
+        (train rows, validation rows), both int64 and ascending; together every row once, but for
+        those that `train_only` bars from training while this fold validates.
 
     Raises:
         InputError: no such fold, or nothing left to train on.
     """
     if fold == "all":
         return np.arange(len(folds)), np.arange(0)
+    folds = np.asarray(folds, np.int64)
     known = [int(number) for number in np.unique(folds) if number >= 0]
     if fold not in known:
         raise InputError(f"fold: {fold!r}, expected one of {', '.join(map(str, known))} or 'all'")
-    valid = np.asarray(folds) == fold
-    if valid.all():
-        raise InputError(f"fold: every sample is in fold {fold}, none is left to train on")
-    return np.flatnonzero(~valid), np.flatnonzero(valid)
+    valid = folds == fold
+    barred = (folds < 0) & (~folds >> min(fold, MAX_FOLDS) & 1 == 1)
+    train = np.flatnonzero(~valid & ~barred)
+    if not len(train):
+        derived = " or derives from it" if barred.any() else ""
+        raise InputError(f"fold: every sample is in fold {fold}{derived}, none is left to train on")
+    return train, np.flatnonzero(valid)

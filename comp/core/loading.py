@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from comp.core.config import LoaderConfig
+from comp.core.config import LoaderConfig, TrainConfig
+from comp.core.errors import InputError
 from comp.core.signals import outlive_signals
 
 
@@ -78,6 +79,26 @@ class StepBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
+
+
+def micro_batch_size(config: TrainConfig, processes: int, available: int) -> int:
+    """Samples of one slot, see `StepBatches`, on so many processes and training samples.
+
+    Raises:
+        InputError: `train.batch_size` does not divide, or exceeds what is available.
+    """
+    slots = processes * config.accumulate
+    if config.batch_size % slots:
+        raise InputError(
+            f"key 'train.batch_size': got {config.batch_size}; takes a multiple of {slots}, "
+            "processes × train.accumulate"
+        )
+    if config.batch_size > available:
+        raise InputError(
+            f"key 'train.batch_size': got {config.batch_size}; the fold has only {available} "
+            "training samples"
+        )
+    return config.batch_size // slots
 
 
 def make_loader(

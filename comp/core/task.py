@@ -42,7 +42,9 @@ class Task(ABC):
 
     @abstractmethod
     def folds(self) -> np.ndarray:
-        """(n,) int: validation fold of each training sample, −1 for never."""
+        """(n,) int: fold in which each training sample validates; negative for none, see
+        `comp.core.folds.train_only`.
+        """
 
     @abstractmethod
     def dataset(self, rows: np.ndarray) -> Dataset:
@@ -86,8 +88,14 @@ class Task(ABC):
         """What the network takes, from a batch as the two functions above leave it."""
 
     @abstractmethod
-    def loss(self, output: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalar terms, each a mean over samples; "loss" is minimised and all are logged."""
+    def loss(self, output: torch.Tensor, batch: Batch, done: float) -> dict[str, torch.Tensor]:
+        """Scalar terms, each a mean over samples; "loss" is minimised and all are logged.
+
+        Args:
+            output: the network's, for a batch out of `training_batch`.
+            batch: that batch, with whatever else was drawn for it.
+            done: share of the training's steps that lie behind, for terms that come in late.
+        """
 
     @abstractmethod
     def predictions(self, output: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,10 @@ Every random number is a function of (seed, fold, step, slot), see `loading.py`;
 the rest, so a run that was killed ends with the weights it would have had.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,22 @@ from comp.core.config import dump_config
 from comp.core.errors import InputError
 from comp.core.files import write_json
 from comp.core.folds import fold_rows
-from comp.core.loading import StepBatches, derive_seed, limit_rows, make_loader, to_device
+from comp.core.loading import (
+    StepBatches,
+    derive_seed,
+    limit_rows,
+    make_loader,
+    micro_batch_size,
+    to_device,
+)
 from comp.core.optim import build_optimizer, lr_factor, set_lr
 from comp.core.predict import evaluate, fold_folder, new_accelerator
 from comp.core.progress import Progress
 from comp.core.runs import refuse_other_config
 from comp.core.signals import Stopped, StopRequest
+from comp.core.start import fold_marks, starting_weights
 from comp.core.task import Batch, Task
-from comp.core.watch import LossWatch, NonFiniteLoss, Seen
+from comp.core.watch import LossWatch, NonFiniteLoss, Seen, describe_break
 
 
 def fit(task: Task, fold: int | str, run: Path) -> dict[str, Any]:
@@ -60,9 +66,11 @@ class Trainer:
         self.train_rows, self.valid_rows = (
             limit_rows(rows, self.config.limit) for rows in fold_rows(task.folds(), fold)
         )
-        self._check_batch_size()
+        processes = self.accelerator.num_processes
+        self.micro_size = micro_batch_size(self.settings, processes, len(self.train_rows))
+        self.marks = fold_marks(task, fold, self.train_rows, self.valid_rows)
         torch.manual_seed(self.seed)
-        network = task.build_model(fetch=not (folder / "last.safetensors").exists())
+        network = self._first_network()
         if self.settings.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(
@@ -76,20 +84,15 @@ class Trainer:
         self.epoch_steps = len(self.train_rows) // self.settings.batch_size
         self.total = self.settings.epochs * self.epoch_steps
 
-    def _check_batch_size(self) -> None:
-        size = self.settings.batch_size
-        slots = self.accelerator.num_processes * self.settings.accumulate
-        if size % slots:
-            raise InputError(
-                f"key 'train.batch_size': got {size}; takes a multiple of {slots}, "
-                "processes × train.accumulate"
-            )
-        if size > len(self.train_rows):
-            raise InputError(
-                f"key 'train.batch_size': got {size}; fold {self.fold} has only "
-                f"{len(self.train_rows)} training samples"
-            )
-        self.micro_size = size // slots
+    def _first_network(self) -> nn.Module:
+        """The network as training finds it; of its own checkpoint `resume` takes care."""
+        resumes, source = (self.folder / "last.safetensors").exists(), self.settings.start_from
+        network = self.task.build_model(fetch=not (resumes or source))
+        if source and not resumes:
+            path, weights = starting_weights(source, self.fold, self.marks)
+            load_weights(network, weights, path)
+            self.accelerator.print(f"fold {self.fold} starts from {path}")
+        return network
 
     @property
     def network(self) -> nn.Module:
@@ -189,7 +192,8 @@ class Trainer:
             batch = self.task.training_batch(batch, torch.Generator().manual_seed(seed))
             last = micro == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                terms = self.task.loss(self.model(self.task.inputs(batch)), batch)
+                output = self.model(self.task.inputs(batch))
+                terms = self.task.loss(output, batch, self.step / self.total)
                 self.accelerator.backward(terms["loss"] / accumulate)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach().float() / accumulate
@@ -230,15 +234,10 @@ class Trainer:
         progress.validated(self.step, metrics, self.task.metric, self.best)
 
     def _broken_message(self, seen: Seen, batches: StepBatches) -> str:
-        rows = self.train_rows[batches.positions(seen.step)]
-        slots = rows.reshape(self.settings.accumulate, len(seen.broken_processes), -1)
-        if not seen.broken_processes.all():  # some processes are sound: name the others' samples
-            slots = slots[:, seen.broken_processes]
-        ids = self.task.ids[slots.ravel()]
+        ids = self.task.ids[self.train_rows[batches.positions(seen.step)]]
         last = self.folder / "last.safetensors"
         return (
-            f"fold {self.fold}, step {seen.step}: loss {seen.values['loss']:g}, gradient norm "
-            f"{seen.values['grad_norm']:g}, expected finite numbers; samples {', '.join(ids)}; "
+            f"fold {self.fold}, {describe_break(seen, ids, self.settings.accumulate)}; "
             f"last good checkpoint: {last if last.exists() else 'none yet'}"
         )
 
@@ -248,7 +247,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             state = {
                 "config": dump_config(self.config),
-                "data": self._fingerprint,
+                "data": self.marks["rows"],
                 "progress": [self.step, self.best, self.best_step, self.stale],
                 "model": self.plain.state_dict(),
                 "average": self.average.module.state_dict() if self.average else None,
@@ -265,7 +264,7 @@ class Trainer:
             return
         state = load_state(path)
         refuse_other_config(path, state["config"], self.config)
-        if state["data"] != self._fingerprint:
+        if state["data"] != self.marks["rows"]:
             raise InputError(f"{path}: fold {self.fold} had other samples, expected the same folds")
         self.step, self.best, self.best_step, self.stale = state["progress"]
         load_weights(self.plain, state["model"], path)
@@ -276,16 +275,11 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.accelerator.print(f"fold {self.fold} goes on at step {self.step} of {self.total}")
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        ids = self.task.ids
-        parts = (ids[self.train_rows], ids[self.valid_rows])
-        return hashlib.sha256("\n\n".join("\n".join(p) for p in parts).encode()).hexdigest()
-
     def _save_weights(self, name: str, score: float | None) -> None:
         state = {
             "config": dump_config(self.config),
             "fold": self.fold,
+            "marks": self.marks,
             "step": self.step,
             "metric": self.task.metric,
             "score": score,

@@ -35,6 +35,23 @@ class Seen:
         return bool(self.broken_processes.any())
 
 
+def describe_break(seen: Seen, ids: np.ndarray, accumulate: int) -> str:
+    """What broke in a step, in one line.
+
+    Args:
+        seen: the broken step.
+        ids: (batch_size,) str, the samples of that step in the order of its slots.
+        accumulate: micro-batches per step and process.
+    """
+    slots = ids.reshape(accumulate, len(seen.broken_processes), -1)
+    if not seen.broken_processes.all():  # some processes are sound: name the others' samples
+        slots = slots[:, seen.broken_processes]
+    return (
+        f"step {seen.step}: loss {seen.values['loss']:g}, gradient norm "
+        f"{seen.values['grad_norm']:g}, expected finite numbers; samples {', '.join(slots.ravel())}"
+    )
+
+
 class LossWatch:
     """Keeps the last steps' values on the device until they are read.
 

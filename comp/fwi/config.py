@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from comp.core.config import RunConfig, Section
+from comp.fwi.survey import OFFICIAL_COLUMNS
+from comp.fwi.wave import Solver
 
 
 class DataConfig(Section):
@@ -12,6 +14,9 @@ class DataConfig(Section):
 
     folder: str = Field(description="prepared folder: shots and velocity shards")
     folds: str = Field(description="fold file made by scripts/make_folds.py")
+    extra: tuple[str, ...] = Field(
+        (), description="prepared folders whose samples only train, see scripts/simulate.py"
+    )
 
 
 class AugmentConfig(Section):
@@ -30,9 +35,56 @@ class ModelConfig(Section):
     encoder: str = Field("resnet18", description="segmentation-models-pytorch encoder")
     depth: int = Field(5, ge=3, le=5, description="encoder stages")
     decoder: tuple[int, ...] = Field((256, 128, 64, 32, 16), description="decoder channels")
+    first_skip: bool = Field(True, description="hand the encoder's finest features across")
     input_size: tuple[int, int] = Field((96, 96), description="pooled record: time, receivers")
     gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
     pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
+
+
+class PhysicsConfig(Section):
+    """A loss on records simulated from the prediction: weight × misfit(simulate(map), record).
+
+    The misfit is the relative L2 distance of a sample's records, so `weight` has no unit.
+    """
+
+    weight: float = Field(0.0, ge=0, description="of the misfit in the loss, 0 for no physics")
+    label_weight: float = Field(1.0, ge=0, description="of the error in the loss, 0: no labels")
+    solver: Solver = Field("sponge", description="of the wave equation, see comp.fwi.wave")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps without the misfit")
+    ramp: float = Field(0.0, ge=0, le=1, description="share in which it then comes in, linearly")
+    samples: float = Field(1.0, gt=0, le=1, description="share of a batch that is simulated")
+    shots: int = Field(
+        len(OFFICIAL_COLUMNS), ge=1, le=len(OFFICIAL_COLUMNS), description="drawn anew each step"
+    )
+    window: tuple[float, float] = Field(
+        (1.0, 1.0), description="share of the record, from its start; drawn between these each step"
+    )
+    taper: float = Field(0.0, ge=0, le=1, description="share of that faded out at its end")
+    lowpass: float | None = Field(None, gt=0, description="Hz at which half the amplitude passes")
+    valid_samples: int = Field(
+        0, ge=0, description="validation maps whose misfit, by the sponge solver, is reported"
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < window[0] <= window[1] <= 1:
+            raise ValueError("takes two ascending shares above 0, up to 1")
+        return window
+
+    @field_validator("label_weight")
+    @classmethod
+    def _check_some_loss(cls, label_weight: float, info: ValidationInfo) -> float:
+        if label_weight == 0 and info.data.get("weight") == 0:
+            raise ValueError("takes more than 0 where physics.weight is 0: no loss would be left")
+        return label_weight
+
+    @field_validator("warmup", "ramp")
+    @classmethod
+    def _check_first_steps(cls, share: float, info: ValidationInfo) -> float:
+        if share > 0 and info.data.get("label_weight") == 0:
+            raise ValueError("takes 0 where physics.label_weight is 0: no loss would be left")
+        return share
 
 
 class FwiConfig(RunConfig):
@@ -42,3 +94,13 @@ class FwiConfig(RunConfig):
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
+    physics: PhysicsConfig = PhysicsConfig()
+
+    @field_validator("physics")
+    @classmethod
+    def _check_records_are_of_one_map(
+        cls, physics: PhysicsConfig, info: ValidationInfo
+    ) -> PhysicsConfig:
+        if physics.weight > 0 and "augment" in info.data and info.data["augment"].mixup > 0:
+            raise ValueError("takes weight 0 where augment.mixup is on: no map has a mixed record")
+        return physics

@@ -7,6 +7,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from comp.core.folds import Description
+from comp.fwi.extra import refuse_derived
 from comp.fwi.shots import ShotStore
 
 BINS = 5  # quantile bins of each measure
@@ -23,9 +24,10 @@ def describe_folder(folder: str | Path) -> Description:
         many maps share a value, are left out.
 
     Raises:
-        InputError: `folder` is not a finished prepared folder.
+        InputError: `folder` is not a finished prepared folder, or holds derived samples.
     """
     store = ShotStore(folder)
+    refuse_derived(folder, store.shards)
     mean_velocity, roughness = _measure(store).T
     families = np.unique(store.families)
     named = {str(family): store.families == family for family in families}

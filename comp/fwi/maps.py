@@ -11,7 +11,9 @@ import numpy as np
 
 from comp.core.errors import InputError
 from comp.core.files import sha256
+from comp.core.lineage import Lineage
 from comp.fwi.checks import check_velocity
+from comp.fwi.shards import sample_ids
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.velocity import FAMILIES, generate
 
@@ -25,9 +27,10 @@ class Maps:
         number: of the shard within its family.
         rows: number of maps.
         source: where they come from, for messages and for the index.
-        group: "file" or "sample", as in `comp.fwi.shards.ShardEntry`.
+        group: "file", "sample" or "derived", as in `comp.fwi.shards.ShardEntry`.
         recipe: what decides their values, as JSON values.
         load: returns them, (rows, ny, nx) float32, m/s.
+        lineage: what derived maps were made from; None for others.
     """
 
     family: str
@@ -37,11 +40,17 @@ class Maps:
     group: str
     recipe: dict[str, Any]
     load: Callable[[], np.ndarray]
+    lineage: Lineage | None = None
 
     @property
     def name(self) -> str:
         """Of the shard."""
         return f"{self.family}_{self.number:04d}"
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the samples made of them."""
+        return sample_ids(self.name, self.rows)
 
 
 def generated_maps(

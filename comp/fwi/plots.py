@@ -1,28 +1,30 @@
-"""Pictures of velocity maps, predictions and shot gathers, written as PNG files.
+"""Pictures of velocity maps and predictions, written as PNG files.
 
-Figures are built without pyplot: no display is needed and none stays in memory.
+Records are drawn by `comp.fwi.plots_gathers`, misfits and errors by `comp.fwi.plots_statistics`.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
-from matplotlib.image import AxesImage
 
 from comp.core.errors import InputError
-from comp.core.files import atomic_path
+from comp.fwi.plots_base import (
+    ERROR_COLOURS,
+    PANEL_INCHES,
+    check_shape,
+    colour_bar,
+    draw_gather,
+    draw_map,
+    gather_limit,
+    label_outer,
+    panels,
+    save,
+)
 from comp.fwi.survey import OFFICIAL, Survey
 
-VELOCITY_COLOURS, ERROR_COLOURS, GATHER_COLOURS = "viridis", "RdBu_r", "gray"
-# The direct wave is far stronger than the reflections: a gather is clipped at this percentile of
-# its absolute amplitudes.
-GATHER_PERCENTILE = 92
 ERROR_PERCENTILE = 99  # of all absolute errors: where the shared error scale ends
-PANEL_INCHES, BAR_INCHES = 2.5, 0.12
-DPI = 110
+_TITLE_INCHES = 0.4  # of a title's second line
 
 
 def prediction_panels(
@@ -49,31 +51,72 @@ def prediction_panels(
         InputError: a shape does not fit the titles and the survey, or the file can't be written.
     """
     truth, prediction = np.asarray(truth, np.float32), np.asarray(prediction, np.float32)
-    _check_shape("truth", truth, (len(titles), *survey.map_shape))
-    _check_shape("prediction", prediction, (len(titles), *survey.map_shape))
+    check_shape("truth", truth, (len(titles), *survey.map_shape))
+    check_shape("prediction", prediction, (len(titles), *survey.map_shape))
     if shots is not None:
-        _check_shape("shots", shots, (len(titles), *survey.record_shape))
+        check_shape("shots", shots, (len(titles), *survey.record_shape))
     error = prediction - truth
     limit = max(1.0, float(np.percentile(np.abs(error), ERROR_PERCENTILE)))
     middle = survey.shots // 2
-    figure, axes, grid = _panels(len(titles), 3 if shots is None else 4)
+    figure, axes, grid = panels(len(titles), 3 if shots is None else 4)
     for row, title in enumerate(titles):
-        panels = axes[row]
-        velocities = _draw_map(panels[0], truth[row], survey)
-        _draw_map(panels[1], prediction[row], survey)
-        errors = _draw_map(panels[2], error[row], survey, ERROR_COLOURS, (-limit, limit))
-        panels[0].set_title(f"{title}, truth")
-        panels[1].set_title("prediction")
-        panels[2].set_title(f"error, MAE {np.abs(error[row]).mean():.0f} m/s")
+        cells = axes[row]
+        velocities = draw_map(cells[0], truth[row], survey)
+        draw_map(cells[1], prediction[row], survey)
+        errors = draw_map(cells[2], error[row], survey, ERROR_COLOURS, (-limit, limit))
+        cells[0].set_title(f"{title}, truth")
+        cells[1].set_title("prediction")
+        cells[2].set_title(f"error, MAE {_speed(np.abs(error[row]).mean())}")
         if shots is not None:
-            _draw_gather(panels[3], shots[row, middle], survey)
+            record = shots[row, middle]
+            draw_gather(cells[3], record, survey, gather_limit(record))
             source = survey.source_columns[middle] * survey.dx
-            panels[3].set_title(f"shot at {source:.0f} m")
-    _label_outer(axes[:, :3], "distance (m)", "depth (m)")
-    _label_outer(axes[:, 3:], "receiver (m)", "time (s)")
-    _colour_bar(figure, velocities, grid, slice(0, 2), "velocity (m/s)")
-    _colour_bar(figure, errors, grid, slice(2, 3), "prediction − truth (m/s)")
-    _save(figure, path)
+            cells[3].set_title(f"shot at {source:.0f} m")
+    label_outer(axes[:, :3], "distance (m)", "depth (m)")
+    label_outer(axes[:, 3:], "receiver (m)", "time (s)")
+    colour_bar(figure, velocities, grid, slice(0, 2), "velocity (m/s)")
+    colour_bar(figure, errors, grid, slice(2, 3), "prediction − truth (m/s)")
+    save(figure, path)
+
+
+def velocity_panels(
+    path: str | Path,
+    titles: Sequence[str],
+    stages: Mapping[str, np.ndarray],
+    truth: np.ndarray | None = None,
+    survey: Survey = OFFICIAL,
+) -> None:
+    """Write one row a sample, its velocity at each stage and the truth, all on one scale.
+
+    Args:
+        path: PNG file to write.
+        titles: a name for each sample, such as its family or id.
+        stages: name, such as "start" or "refined", and (n, ny, nx) velocity, m/s, of each column.
+        truth: (n, ny, nx) m/s, the last column; gives every stage its MAE over all cells.
+        survey: sizes and velocity range.
+
+    Raises:
+        InputError: no stage, a shape that does not fit the titles and the survey, or the file
+            can't be written.
+    """
+    if not stages:
+        raise InputError("stages: none given, expected at least one named array of maps")
+    columns = dict(stages) if truth is None else {**stages, "truth": truth}
+    columns = {name: np.asarray(maps, np.float32) for name, maps in columns.items()}
+    for name, maps in columns.items():
+        check_shape(name, maps, (len(titles), *survey.map_shape))
+    figure, axes, grid = panels(len(titles), len(columns), PANEL_INCHES + _TITLE_INCHES)
+    for row, title in enumerate(titles):
+        for panel, (name, maps) in zip(axes[row], columns.items()):
+            image = draw_map(panel, maps[row], survey)
+            error = ""
+            if truth is not None and name in stages:
+                error = f", MAE {_speed(np.abs(maps[row] - columns['truth'][row]).mean())}"
+            panel.set_title(f"{name}{error}")
+        axes[row, 0].set_title(f"{title}\n{axes[row, 0].get_title()}")
+    label_outer(axes, "distance (m)", "depth (m)")
+    colour_bar(figure, image, grid, slice(0, None), "velocity (m/s)")
+    save(figure, path)
 
 
 def maps_grid(path: str | Path, rows: Mapping[str, np.ndarray], survey: Survey = OFFICIAL) -> None:
@@ -88,97 +131,19 @@ def maps_grid(path: str | Path, rows: Mapping[str, np.ndarray], survey: Survey =
         InputError: a shape does not fit the survey, or the file can't be written.
     """
     for name, maps in rows.items():
-        _check_shape(name, maps, (len(maps), *survey.map_shape))
-    figure, axes, grid = _panels(len(rows), max(len(maps) for maps in rows.values()))
-    for panels, (name, maps) in zip(axes, rows.items()):
-        panels[0].set_title(name, loc="left")
-        for panel, velocity in zip(panels, maps):
-            image = _draw_map(panel, velocity, survey)
-        for panel in panels[len(maps) :]:
+        check_shape(name, maps, (len(maps), *survey.map_shape))
+    figure, axes, grid = panels(len(rows), max(len(maps) for maps in rows.values()))
+    for cells, (name, maps) in zip(axes, rows.items()):
+        cells[0].set_title(name, loc="left")
+        for panel, velocity in zip(cells, maps):
+            image = draw_map(panel, velocity, survey)
+        for panel in cells[len(maps) :]:
             panel.set_axis_off()
-    _label_outer(axes, "distance (m)", "depth (m)")
-    _colour_bar(figure, image, grid, slice(0, 3), "velocity (m/s)")
-    _save(figure, path)
+    label_outer(axes, "distance (m)", "depth (m)")
+    colour_bar(figure, image, grid, slice(0, 3), "velocity (m/s)")
+    save(figure, path)
 
 
-def gather(
-    path: str | Path, record: np.ndarray, title: str = "", survey: Survey = OFFICIAL
-) -> None:
-    """Write the gather of one shot.
-
-    Args:
-        path: PNG file to write.
-        record: (nt, receivers) amplitudes.
-        title: above the gather.
-        survey: times and receiver positions.
-
-    Raises:
-        InputError: the shape does not fit the survey, or the file can't be written.
-    """
-    _check_shape("record", record, survey.record_shape[1:])
-    figure = Figure(figsize=(4.5, 5), layout="constrained")
-    axes = figure.subplots(1, 1, squeeze=False)
-    image = _draw_gather(axes[0, 0], record, survey)
-    axes[0, 0].set_title(title)
-    _label_outer(axes, "receiver (m)", "time (s)")
-    figure.colorbar(image, ax=axes, label="amplitude", extend="both")
-    _save(figure, path)
-
-
-def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray, GridSpec]:
-    """A figure, its (rows, columns) axes, and the thin row of cells below for colour bars."""
-    size = (PANEL_INCHES * columns + 0.5, PANEL_INCHES * rows + 1.2)
-    figure = Figure(figsize=size, layout="constrained")
-    heights = [PANEL_INCHES] * rows + [BAR_INCHES]
-    grid = figure.add_gridspec(rows + 1, columns, height_ratios=heights)
-    cells = [[figure.add_subplot(grid[i, j]) for j in range(columns)] for i in range(rows)]
-    return figure, np.array(cells), grid
-
-
-def _draw_map(
-    axes: Axes,
-    values: np.ndarray,
-    survey: Survey,
-    colours: str = VELOCITY_COLOURS,
-    limits: tuple[float, float] | None = None,
-) -> AxesImage:
-    low, high = limits or (survey.min_velocity, survey.max_velocity)
-    extent = (0, survey.nx * survey.dx, survey.ny * survey.dx, 0)
-    return axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=extent)
-
-
-def _draw_gather(axes: Axes, record: np.ndarray, survey: Survey) -> AxesImage:
-    record = np.asarray(record, np.float32)
-    limit = float(np.percentile(np.abs(record), GATHER_PERCENTILE)) or 1.0
-    first, last = survey.receiver_columns[0], survey.receiver_columns[-1]
-    extent = ((first - 0.5) * survey.dx, (last + 0.5) * survey.dx, survey.nt * survey.dt, 0)
-    return axes.imshow(
-        record, cmap=GATHER_COLOURS, vmin=-limit, vmax=limit, extent=extent, aspect="auto"
-    )
-
-
-def _label_outer(axes: np.ndarray, across: str, down: str) -> None:
-    """Name and number the axes of a block of like panels at its left and lower edge only."""
-    for panel in axes.flat:
-        panel.tick_params(labelbottom=panel in axes[-1], labelleft=panel in axes[:, 0])
-    for panel in axes[-1, :]:
-        panel.set_xlabel(across)
-    for panel in axes[:, :1].flat:
-        panel.set_ylabel(down)
-
-
-def _colour_bar(
-    figure: Figure, image: AxesImage, grid: GridSpec, columns: slice, label: str
-) -> None:
-    cell = figure.add_subplot(grid[-1, columns])
-    figure.colorbar(image, cax=cell, label=label, orientation="horizontal", extend="both")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
-
-
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if np.shape(array) != shape:
-        raise InputError(f"{name}: shape {np.shape(array)}, expected {shape}")
+def _speed(value: float) -> str:
+    """In whole m/s, below 10 with one decimal."""
+    return f"{value:.0f} m/s" if value >= 10 else f"{value:.1f} m/s"

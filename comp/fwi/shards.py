@@ -4,6 +4,7 @@
     shards/<shard>.shots.npy      float16 (n, shots, nt, receivers), amplitude × amplitude_scale
     shards/<shard>.velocity.npy   float32 (n, ny, nx), m/s
     shards/<shard>.json           the shard's own entry and the recipe it was made by; written last
+    lineage.csv                   of derived samples: what they were made from, `comp.core.lineage`
 
 A shard whose .json is there is whole. A killed run is started again with the same command: it keeps
 whole shards, makes the others, and leaves what an uninterrupted run leaves, byte for byte.
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from comp.core.errors import InputError
 from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
+from comp.core.lineage import Lineage, write_lineage
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.survey import OFFICIAL, Survey
 
@@ -54,7 +56,8 @@ class ShardEntry:
         name: of the shard's files, and the prefix of its sample ids.
         family: velocity family of all its samples.
         source: where the samples came from: a file of the raw data, or the shard itself.
-        group: "file" when its samples must stay in one fold, "sample" when each stands alone.
+        group: "file" when its samples must stay in one fold, "sample" when each stands alone,
+            "derived" when they were made from other samples and only train (`comp.fwi.extra`).
         rows: number of samples.
         amplitude_scale: what the amplitudes were multiplied by.
         shots, velocity: its two array files.
@@ -72,7 +75,7 @@ class ShardEntry:
     @property
     def ids(self) -> list[str]:
         """The ids of its samples, in row order."""
-        return [f"{self.name}_{row:04d}" for row in range(self.rows)]
+        return sample_ids(self.name, self.rows)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Shard:
     recipe: dict[str, Any]
     files: tuple[str, str]
     chunks: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+def sample_ids(name: str, rows: int) -> list[str]:
+    """The ids of the samples of shard `name`, in row order."""
+    return [f"{name}_{row:04d}" for row in range(rows)]
 
 
 def shard_file(folder: str | Path, name: str, kind: str) -> Path:
@@ -127,8 +135,16 @@ def _from_json(kind: Callable[..., Any], value: dict[str, Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
 
 
-def write_shards(folder: str | Path, survey: Survey, shards: Sequence[Shard]) -> None:
+def write_shards(
+    folder: str | Path, survey: Survey, shards: Sequence[Shard], lineage: Lineage | None = None
+) -> None:
     """Write or finish a prepared folder, one shard after the other, in constant memory.
+
+    Args:
+        folder: the prepared folder.
+        survey: the acquisition of all records.
+        shards: what it is to hold.
+        lineage: of all its samples, where they were made from others.
 
     Raises:
         InputError: a record or map unfit for use (its file and row are named); the folder holds
@@ -149,6 +165,8 @@ def write_shards(folder: str | Path, survey: Survey, shards: Sequence[Shard]) ->
         entries = [read_json(shard_file(folder, shard.name, "json")) for shard in shards]
         for entry in entries:
             del entry["recipe"]  # file times and such, which say nothing about the data
+        if lineage is not None:  # before the index, which says that the folder is whole
+            write_lineage(folder, lineage)
         index = {"version": FORMAT_VERSION, "survey": asdict(survey), "rows": rows}
         write_json(folder / "index.json", {**index, "shards": entries})
 

@@ -5,10 +5,9 @@ device, where `batch["shots"].float() / store.amplitude_scale` gives the amplitu
 """
 
 import mmap
-import resource
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,78 +17,64 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from comp.core.errors import InputError
-from comp.core.files import drop_pages, open_npy
+from comp.core.files import drop_pages
+from comp.fwi.openmaps import OpenMaps
 from comp.fwi.records import RecordFolder
 from comp.fwi.shards import ArrayEntry, ShardEntry, read_index, shard_file
 
 Batch = dict[str, torch.Tensor]
 
 
-class OpenMaps:
-    """The most recently used memmaps of a prepared folder in one process; pickles empty.
-
-    Each open map holds a file descriptor, so of a thousand shards only as many stay open as a
-    quarter of what the process may have.
-    """
-
-    def __init__(
-        self, folder: Path, shards: Sequence[ShardEntry], limit: int | None = None
-    ) -> None:
-        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.limit = limit or (min(allowed // 4, 1024) if allowed > 0 else 1024)
-        self._folder, self._shards = folder, shards
-        self._maps: OrderedDict[tuple[int, str], np.memmap] = OrderedDict()
-
-    def get(self, number: int, kind: str) -> np.memmap:
-        """The "shots" or the "velocity" of a shard, opened and checked if it is not open yet."""
-        array = self._maps.get((number, kind))
-        if array is None:
-            shard = self._shards[number]
-            entry: ArrayEntry = getattr(shard, kind)
-            path = shard_file(self._folder, shard.name, f"{kind}.npy")
-            array = self._maps[number, kind] = open_npy(path, entry.shape, [entry.dtype])
-            if len(self._maps) > self.limit:
-                self._maps.popitem(last=False)
-        self._maps.move_to_end((number, kind))
-        return array
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OpenMaps, (self._folder, self._shards, self.limit)
-
-
 class ShotStore:
-    """A prepared folder. Costs little to open and to send to workers, which open their own files.
+    """Prepared folders as one. Costs little to open and to send to workers, which open their own
+    files.
 
     Attributes:
-        folder: the prepared folder.
-        survey: the acquisition of its records.
-        shards: its shard entries; the store's rows run through them in this order.
+        folder: the prepared folder whose samples train and validate.
+        extra: prepared folders whose samples only train, see `comp.fwi.extra`. Their ids begin
+            with the folder's own name, `<name>/`; their rows follow those of `folder`.
+        survey: the acquisition of all records.
+        shards: the shard entries; the store's rows run through them in this order.
         amplitude_scale: stored amplitude / true amplitude, the same in every shard.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Raises InputError if the index or a shard's file is missing, cut or of another shape."""
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, extra: Sequence[str | Path] = ()) -> None:
+        """Raises InputError if an index or a shard's file is missing, cut or of another shape, or
+        the folders do not go together.
+        """
+        self.folder, self.extra = Path(folder), tuple(Path(name) for name in extra)
         self.survey, self.shards = read_index(folder)
         if not self.shards:
             raise InputError(f"{self.folder / 'index.json'}: lists no shards")
         self.amplitude_scale = self.shards[0].amplitude_scale
-        for shard in self.shards:
-            self._check_shard(shard)
+        files = [(self.folder, shard) for shard in self.shards]
+        for name in self.extra:
+            files += [(name, shard) for shard in self._read_extra(name)]
+        self.shards = [shard for _, shard in files]
+        for where, shard in files:
+            self._check_shard(where, shard)
+        self._prefixes = ["" if f == self.folder else f"{f.name}/" for f, _ in files]
         self._starts = np.cumsum([0] + [shard.rows for shard in self.shards])
-        self._open = OpenMaps(self.folder, self.shards)
+        self._open = OpenMaps(files)
 
-    def _check_shard(self, shard: ShardEntry) -> None:
+    def _read_extra(self, folder: Path) -> list[ShardEntry]:
+        survey, shards = read_index(folder)
+        if [f.name for f in (self.folder, *self.extra)].count(folder.name) > 1:
+            raise InputError(f"{folder}: another folder is called {folder.name!r} too")
+        for key, value in asdict(survey).items():
+            if value != getattr(self.survey, key):
+                wanted = f"expected {getattr(self.survey, key)!r} as in {self.folder}"
+                raise InputError(f"{folder}/index.json: survey: {key} {value!r}, {wanted}")
+        return shards
+
+    def _check_shard(self, folder: Path, shard: ShardEntry) -> None:
         if shard.amplitude_scale != self.amplitude_scale:
             what = f"{shard.amplitude_scale}, others {self.amplitude_scale}"
-            raise InputError(f"{self.folder}/index.json: {shard.name}: amplitude_scale {what}")
+            raise InputError(f"{folder}/index.json: {shard.name}: amplitude_scale {what}")
         shapes = {"shots": self.survey.record_shape, "velocity": self.survey.map_shape}
         for kind, shape in shapes.items():
             entry: ArrayEntry = getattr(shard, kind)
-            path = shard_file(self.folder, shard.name, f"{kind}.npy")
+            path = shard_file(folder, shard.name, f"{kind}.npy")
             if entry.shape != (shard.rows, *shape):
                 raise InputError(f"{path}: shape {entry.shape}, expected {(shard.rows, *shape)}")
             size = path.stat().st_size if path.exists() else None
@@ -104,7 +89,8 @@ class ShotStore:
     @cached_property
     def ids(self) -> np.ndarray:
         """(n,) str: sample ids, `<shard>_<row in the shard, four digits>`."""
-        return np.array([i for shard in self.shards for i in shard.ids])
+        pairs = zip(self._prefixes, self.shards)
+        return np.array([f"{prefix}{i}" for prefix, shard in pairs for i in shard.ids])
 
     @cached_property
     def families(self) -> np.ndarray:
@@ -114,8 +100,14 @@ class ShotStore:
     @cached_property
     def sources(self) -> np.ndarray:
         """(n,) str: samples with the same one must share a fold; see `ShardEntry.group`."""
-        groups = ([s.source] * s.rows if s.group == "file" else s.ids for s in self.shards)
-        return np.array([source for group in groups for source in group])
+        stops = self._starts[1:]
+        groups = [
+            [shard.source] * shard.rows
+            if shard.group == "file"
+            else self.ids[stop - shard.rows : stop]
+            for shard, stop in zip(self.shards, stops)
+        ]
+        return np.concatenate(groups)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the tables that can be made again, tens of MB at 470k samples."""

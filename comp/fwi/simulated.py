@@ -14,6 +14,7 @@ import torch
 
 from comp.core.errors import InputError
 from comp.core.files import new_npy, read_json, save_npy, write_json
+from comp.core.lineage import join_lineages
 from comp.core.predictions import Predictions, write_ids
 from comp.core.submission import write_submission
 from comp.fwi.checks import check_records, check_velocity
@@ -30,34 +31,70 @@ from comp.fwi.submission import FwiLayout
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.wave import simulate
 
-_STEP = 8  # maps simulated at once: about a second, so that the bar moves
 _ODD = 0x9E3779B97F  # 2^40 / golden ratio: spreads ids well, and an odd step meets none twice
 
 
-def write_training(out: str | Path, maps: Sequence[Maps], survey: Survey = OFFICIAL) -> None:
-    """Simulate maps into a prepared folder; see `comp.fwi.shards.write_shards`."""
-    write_shards(out, survey, [_shard(part, survey) for part in maps])
+class Simulator:
+    """The forward model for one survey on one device, called a few maps at a time.
+
+    Attributes:
+        survey: the acquisition.
+        device: a GPU if there is one; the last bits of a record depend on it.
+        step: maps at once: about a second of work, so that the bar moves.
+    """
+
+    def __init__(self, survey: Survey, device: str | None = None) -> None:
+        """`device` None takes the first GPU, or the CPU where there is none."""
+        self.survey = survey
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.step = 8 if self.device.type == "cpu" else 64
+
+    def records(self, velocity: np.ndarray, source: str) -> np.ndarray:
+        """(n, shots, nt, receivers) float32 records of maps (n, ny, nx) that came from `source`."""
+        try:
+            return simulate(torch.from_numpy(velocity).to(self.device), self.survey).cpu().numpy()
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
 
 
-def _shard(part: Maps, survey: Survey) -> Shard:
+def write_training(
+    out: str | Path,
+    maps: Sequence[Maps],
+    survey: Survey = OFFICIAL,
+    device: str | None = None,
+) -> None:
+    """Simulate maps into a prepared folder; see `comp.fwi.shards.write_shards`.
+
+    Args:
+        out: the folder; finished if an earlier run was killed.
+        maps: the velocity maps; either all are derived or none is.
+        survey: the acquisition.
+        device: see `Simulator`.
+    """
+    simulator = Simulator(survey, device)
+    origins = [part.lineage for part in maps if part.lineage is not None]
+    lineage = join_lineages(origins) if origins else None
+    write_shards(out, survey, [_shard(part, simulator) for part in maps], lineage)
+
+
+def _shard(part: Maps, simulator: Simulator) -> Shard:
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         velocity = part.load()
-        for start in range(0, part.rows, _STEP):
-            some = velocity[start : start + _STEP]
-            yield _simulate(some, survey, part.source), some
+        for start in range(0, part.rows, simulator.step):
+            some = velocity[start : start + simulator.step]
+            yield simulator.records(some, part.source), some
 
     about = (part.name, part.family, part.source, part.group, part.rows, part.recipe)
     return Shard(*about, files=(part.source, part.source), chunks=chunks)
 
 
-def _simulate(velocity: np.ndarray, survey: Survey, source: str) -> np.ndarray:
-    try:
-        return simulate(torch.from_numpy(velocity), survey).numpy()
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-
-
-def write_test(out: str | Path, maps: Sequence[Maps], seed: int, survey: Survey = OFFICIAL) -> None:
+def write_test(
+    out: str | Path,
+    maps: Sequence[Maps],
+    seed: int,
+    survey: Survey = OFFICIAL,
+    device: str | None = None,
+) -> None:
     """Simulate maps into the competition's test layout, with the truth beside it.
 
         test/<10 hexadecimal digits>.npy    float32 (shots, nt, receivers)
@@ -70,17 +107,19 @@ def write_test(out: str | Path, maps: Sequence[Maps], seed: int, survey: Survey 
         maps: the velocity maps.
         seed: of the ids.
         survey: the acquisition.
+        device: see `Simulator`.
 
     Raises:
         InputError: the folder holds test data made from other maps or settings; another process is
             writing to it; the disk is full.
     """
     out, total = Path(out), sum(part.rows for part in maps)
+    simulator = Simulator(survey, device)
     ids = hex_ids(total, seed)
     order = np.argsort(ids)
     place = np.argsort(order)  # row in the truth, where ids are sorted
     with exclusive(out), progress(total) as advance:
-        recipes = {part.name: full_recipe(survey, _shard(part, survey)) for part in maps}
+        recipes = {part.name: full_recipe(survey, _shard(part, simulator)) for part in maps}
         _claim(out, {"seed": seed, **recipes}, set(ids))
         first = 0
         with new_npy(out / "test_truth.npy", (total, *survey.map_shape), np.float32) as truth:
@@ -88,7 +127,7 @@ def write_test(out: str | Path, maps: Sequence[Maps], seed: int, survey: Survey 
                 rows = slice(first, first + part.rows)
                 velocity = part.load()
                 truth[place[rows]] = velocity
-                _write_records(out / "test", ids[rows], velocity, survey, part.source, advance)
+                _write_records(out / "test", ids[rows], velocity, simulator, part.source, advance)
                 first = rows.stop
     families = np.repeat([part.family for part in maps], [part.rows for part in maps])
     table = pd.DataFrame({"id": ids[order], "family": families[order]})
@@ -117,17 +156,17 @@ def _write_records(
     folder: Path,
     ids: np.ndarray,
     velocity: np.ndarray,
-    survey: Survey,
+    simulator: Simulator,
     source: str,
     advance: Callable[[int, int], None],
 ) -> None:
     """Write the records of maps one file each, but for those that are there already."""
     check_velocity(velocity, source, 0)
-    for start in range(0, len(ids), _STEP):
-        some = velocity[start : start + _STEP]
-        paths = [folder / f"{name}.npy" for name in ids[start : start + _STEP]]
+    for start in range(0, len(ids), simulator.step):
+        chunk = slice(start, start + simulator.step)
+        paths = [folder / f"{name}.npy" for name in ids[chunk]]
         if not all(path.exists() for path in paths):
-            records = _simulate(some, survey, source)
+            records = simulator.records(velocity[chunk], source)
             check_records(records, source, start)
             for path, record in zip(paths, records):
                 save_npy(path, record)

@@ -1,5 +1,6 @@
 """Waveform inversion as a task of the core: shot records in, velocity maps out."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -8,17 +9,20 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from comp.core.folds import Description, read_folds
+from comp.core.folds import Description
+from comp.core.loading import limit_rows
 from comp.core.task import Batch, Task
 from comp.fwi.augment import augment, draw_augment, mirror_shots, official_shots
 from comp.fwi.config import FwiConfig
 from comp.fwi.describe import describe_folder
+from comp.fwi.extra import training_folds
 from comp.fwi.metrics import scored
 from comp.fwi.models import build_model
+from comp.fwi.physics import Part, draw_part, misfit_weight, usable_rows, waveform_misfit
 from comp.fwi.records import RecordFolder
 from comp.fwi.shots import RecordDataset, ShotDataset, ShotStore
 from comp.fwi.submission import LAYOUT
-from comp.fwi.survey import OFFICIAL
+from comp.fwi.survey import OFFICIAL, OFFICIAL_COLUMNS, Survey
 
 
 class FwiTask(Task):
@@ -37,7 +41,7 @@ class FwiTask(Task):
     @cached_property
     def store(self) -> ShotStore:
         """The training data."""
-        return ShotStore(self.config.data.folder)
+        return ShotStore(self.config.data.folder, self.config.data.extra)
 
     @property
     def ids(self) -> np.ndarray:
@@ -45,7 +49,7 @@ class FwiTask(Task):
 
     @cached_property
     def _folds(self) -> np.ndarray:
-        return read_folds(self.config.data.folds, self.ids)
+        return training_folds(self.store, self.config.data.folds)
 
     def folds(self) -> np.ndarray:
         return self._folds
@@ -73,11 +77,24 @@ class FwiTask(Task):
             self.config.model.model_copy(update={"pretrained": pretrained}), OFFICIAL
         )
 
+    @cached_property
+    def _survey(self) -> Survey:
+        """Of the training data's official shots."""
+        return replace(self.store.survey, source_columns=OFFICIAL_COLUMNS)
+
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
-        shots = self._amplitudes(batch["shots"])
-        draw = draw_augment(len(shots), self.config.augment, generator)
-        shots, velocity = augment(shots, batch["velocity"], draw, self.store.survey)
-        return {**batch, "shots": shots, "velocity": velocity}
+        records = self._amplitudes(batch["shots"])
+        draw = draw_augment(len(records), self.config.augment, generator)
+        shots, velocity = augment(records, batch["velocity"], draw, self.store.survey)
+        physics = {}
+        if self.config.physics.weight > 0:
+            part = draw_part(len(records), self.config.physics, self._survey, generator)
+            physics = {
+                "record": part.cut(official_shots(records, self.store.survey)),
+                "record_shots": torch.tensor(part.shots),
+                "mirrored": draw.mirror[: part.samples].to(records.device),
+            }
+        return {**batch, "shots": shots, "velocity": velocity, **physics}
 
     def plain_batch(self, batch: Batch) -> Batch:
         shots = batch["shots"]
@@ -91,24 +108,59 @@ class FwiTask(Task):
     def inputs(self, batch: Batch) -> torch.Tensor:
         return batch["shots"]
 
-    def loss(self, output: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss(self, output: torch.Tensor, batch: Batch, done: float) -> dict[str, torch.Tensor]:
         # Divided by half the velocity range, so that gradients have the size of a unit-scale net's.
         half_range = (OFFICIAL.max_velocity - OFFICIAL.min_velocity) / 2
         error = (output.float() - batch["velocity"]).abs().mean()
-        return {"loss": error / half_range, "train_mae": error}
+        physics = self.config.physics
+        terms = {"loss": physics.label_weight * error / half_range, "train_mae": error}
+        if weight := misfit_weight(physics, done):
+            misfit = self._training_misfit(output[:, 0], batch).mean()
+            terms |= {"loss": terms["loss"] + weight * misfit, "train_misfit": misfit}
+        return terms
+
+    def _training_misfit(self, velocity: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(k,) misfits of the part of a batch that `training_batch` drew."""
+        record, physics = batch["record"], self.config.physics
+        part = Part(len(record), tuple(batch["record_shots"].tolist()), record.shape[2])
+        # Maps are mirrored back rather than records forth: with five shots that is not exact.
+        velocity = velocity[: part.samples]
+        velocity = torch.where(batch["mirrored"][:, None, None], velocity.flip(-1), velocity)
+        how = {"taper": physics.taper, "lowpass": physics.lowpass}
+        return waveform_misfit(velocity, record, part.survey(self._survey), physics.solver, **how)
 
     def predictions(self, output: torch.Tensor) -> torch.Tensor:
         # The truth lies in this range, so clipping to it can only lower the error.
         return output[:, 0].clamp(OFFICIAL.min_velocity, OFFICIAL.max_velocity)
 
     def score_samples(self, predictions: torch.Tensor, batch: Batch) -> Batch:
-        error = scored(predictions - batch["velocity"][:, 0])
-        return {"error": error.abs().mean((1, 2))}
+        error = scored(predictions - batch["velocity"][:, 0]).abs().mean((1, 2))
+        if not self.config.physics.valid_samples:
+            return {"error": error}
+        misfit = torch.full_like(error, torch.nan)
+        probed = self._probed[batch["row"].to(self._probed.device)].to(error.device)
+        if probed.any():
+            # Through the scheme of the data whatever trains, so that runs can be compared.
+            record = batch["shots"][probed, :, : usable_rows(self._survey)]
+            misfit[probed] = waveform_misfit(predictions[probed], record, self._survey)
+        return {"error": error, "misfit": misfit}
+
+    @cached_property
+    def _probed(self) -> torch.Tensor:
+        """(n,) bool: the samples whose misfit validation reports, spread over each fold."""
+        folds, probed = self.folds(), torch.zeros(len(self.ids), dtype=torch.bool)
+        for fold in np.unique(folds[folds >= 0]):
+            rows = limit_rows(np.flatnonzero(folds == fold), self.config.limit)
+            probed[limit_rows(rows, self.config.physics.valid_samples)] = True
+        return probed
 
     def metrics(self, scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
         error = pd.Series(scores["error"].astype(np.float64))
+        found = {"mae": float(error.mean())}
+        if "misfit" in scores:
+            found["misfit"] = float(np.nanmean(scores["misfit"]))
         families = error.groupby(self.store.families[rows]).mean()
-        return {"mae": float(error.mean()), **{f"mae/{k}": float(v) for k, v in families.items()}}
+        return found | {f"mae/{k}": float(v) for k, v in families.items()}
 
     def views(self) -> tuple[str, ...]:
         return ("plain", "mirror")

@@ -1,11 +1,15 @@
 """Augmentations: the draw is seeded, the transform is what it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from comp.fwi.augment import Draw, augment, draw_augment, mirror_shots, official_shots
 from comp.fwi.config import AugmentConfig
 from comp.fwi.survey import OFFICIAL, OFFICIAL_COLUMNS, SIX_COLUMNS
+from comp.fwi.velocity import generate
+from comp.fwi.wave import simulate
 
 SIX = OFFICIAL.with_six_shots()
 
@@ -17,7 +21,8 @@ def batch(shots=5):
 
 
 def draw(mirror=(False,) * 4, gain=(1.0,) * 4, noise=(0.0,) * 4):
-    return Draw(torch.tensor(mirror), torch.tensor(gain), torch.tensor(noise), 7, None)
+    n = len(mirror)
+    return Draw(torch.tensor(mirror), torch.tensor(gain[:n]), torch.tensor(noise[:n]), 7, None)
 
 
 def test_nothing_drawn_changes_nothing():
@@ -44,6 +49,15 @@ def test_six_shots_become_the_official_five_also_mirrored():
         fired_at = SIX_COLUMNS.index(69 - column)  # the shot whose mirror image stands there
         assert torch.equal(found[0, position], records[0, fired_at].flip(-1))
     assert torch.equal(official_shots(records, SIX)[:, 2], records[:, 2])
+
+
+def test_a_mirrored_sample_is_the_record_of_the_mirrored_map():
+    survey = replace(OFFICIAL, nt=150, pad=30)
+    six = survey.with_six_shots()
+    velocity = torch.from_numpy(generate("CurveFault_B", 1, 0))
+    record, map_ = augment(simulate(velocity, six), velocity[None], draw(mirror=(True,)), six)
+    assert torch.equal(map_[0], velocity.flip(-1))
+    assert torch.equal(record, simulate(velocity.flip(-1), survey))
 
 
 def test_gain_and_noise_are_relative():

@@ -17,6 +17,8 @@ MODELS = {
     "unet with gain": {"encoder": "resnet18", "decoder": (16, 16, 8, 8, 8), "gain": 10.0},
     "shallow unet": {"encoder": "tu-resnet10t", "depth": 3, "decoder": (16, 8, 8)}
     | {"input_size": (72, 72)},
+    "unet without first skip": {"encoder": "tu-resnet10t", "decoder": (32, 16, 16, 8, 8)}
+    | {"first_skip": False},
 }
 
 
@@ -67,6 +69,19 @@ def test_a_sample_does_not_depend_on_its_batch(model):
     x = records(3)
     one, three = model.eval()(x[:1]), model(x)[:1]
     torch.testing.assert_close(one, three, rtol=1e-4, atol=0.1)
+
+
+@pytest.mark.parametrize("first_skip", [True, False])
+def test_the_finest_features_reach_the_map_only_over_the_first_skip(first_skip):
+    config = ModelConfig(encoder="resnet18", decoder=(16, 16, 8, 8, 8), first_skip=first_skip)
+    model = build_model(config, OFFICIAL).eval()
+    plain = model(records())
+
+    def disturb(module, inputs, features):
+        return [f + 100 if stage == 1 else f for stage, f in enumerate(features)]
+
+    model.net.encoder.register_forward_hook(disturb)
+    assert torch.equal(model(records()), plain) is not first_skip
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from test_prepare import FAULT, TINY, VEL, replace_value, save, write_pair
 from torch.utils.data import DataLoader
 
 from comp.core.errors import InputError
+from comp.fwi.openmaps import OpenMaps
 from comp.fwi.prepare import prepare
 from comp.fwi.shards import AMPLITUDE_SCALE
-from comp.fwi.shots import OpenMaps, RecordDataset, RecordFolder, ShotDataset, ShotStore
+from comp.fwi.shots import RecordDataset, RecordFolder, ShotDataset, ShotStore
 from comp.fwi.survey import OFFICIAL
 
 SCALE = np.float32(AMPLITUDE_SCALE)
@@ -93,7 +94,7 @@ def test_files_are_opened_when_needed_and_dropped_by_pickling(prepared):
 
 def test_only_so_many_files_stay_open(prepared):
     store = ShotStore(prepared[0])
-    store._open = OpenMaps(store.folder, store.shards, limit=2)
+    store._open = OpenMaps([(store.folder, shard) for shard in store.shards], limit=2)
     first = store.shots(0)
     kept = first.copy()
     for row in range(16):

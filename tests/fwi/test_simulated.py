@@ -21,7 +21,7 @@ from comp.core.predictions import load_predictions
 from comp.fwi.maps import generated_maps, given_maps
 from comp.fwi.shards import exclusive
 from comp.fwi.shots import RecordFolder, ShotStore
-from comp.fwi.simulated import hex_ids, write_test, write_training
+from comp.fwi.simulated import Simulator, hex_ids, write_test, write_training
 from comp.fwi.survey import OFFICIAL
 from comp.fwi.velocity import generate
 from comp.fwi.wave import simulate
@@ -57,6 +57,17 @@ def test_training_data_are_records_of_the_generated_maps(tmp_path):
     for row, record in zip([8, 9], records):
         scaled = (record * np.float32(store.amplitude_scale)).astype(np.float16)
         np.testing.assert_array_equal(store.shots(row), scaled)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_is_taken_and_differs_in_the_last_bits_only(tmp_path):
+    write_training(tmp_path / "gpu", generated(), SHORT)
+    write_training(tmp_path / "cpu", generated(), SHORT, device="cpu")
+    gpu, cpu = (ShotStore(tmp_path / name) for name in ("gpu", "cpu"))
+    assert Simulator(SHORT).device.type == "cuda"
+    for row in range(len(cpu)):
+        np.testing.assert_allclose(gpu.shots(row), cpu.shots(row), rtol=2e-3, atol=1e-2)
+        np.testing.assert_array_equal(gpu.velocity(row), cpu.velocity(row))
 
 
 def test_a_family_named_twice_is_made_once():

@@ -5,6 +5,7 @@ import difflib
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +19,9 @@ class PooledUNet(nn.Module):
 
     Input (b, 5, nt, receivers) float32 in the record's own amplitude; output (b, 1, ny, nx) float32
     in m/s, also under autocast: half precision would round velocities to 2 m/s.
+
+    Without `first_skip` the encoder's finest features, which carry what is peculiar to the
+    recording into the map (arXiv 2212.02338), reach the decoder only through the coarser ones.
 
     Raises:
         InputError: an input size that the encoder's stride does not divide, or an encoder that
@@ -35,6 +39,9 @@ class PooledUNet(nn.Module):
             in_channels=len(OFFICIAL_COLUMNS),
             classes=1,
         )
+        self.first_skip = config.first_skip
+        if not self.first_skip:
+            _narrow_decoder(self.net, config)
         self.input_size, self.gain = config.input_size, config.gain
         self.map_shape = survey.map_shape
         self.middle = (survey.min_velocity + survey.max_velocity) / 2
@@ -45,8 +52,21 @@ class PooledUNet(nn.Module):
         x = F.interpolate(shots, self.input_size, mode="area")
         if self.gain:  # after pooling: it costs a seventh there
             x = x.sign() * torch.log1p(self.gain * x.abs())
-        x = F.interpolate(self.net(x).float(), self.map_shape, mode="bilinear", antialias=True)
+        features = list(self.net.encoder(x))
+        if not self.first_skip:
+            features[1] = features[1][:, :0]  # [0] is the record itself, which is never skipped to
+        x = self.net.segmentation_head(self.net.decoder(features))
+        x = F.interpolate(x.float(), self.map_shape, mode="bilinear", antialias=True)
         return self.middle + self.half_range * x
+
+
+def _narrow_decoder(net: smp.Unet, config: ModelConfig) -> None:
+    """Give `net` a decoder that expects no channels from the encoder's first stage."""
+    channels = list(net.encoder.out_channels)
+    channels[1] = 0
+    centre = not isinstance(net.decoder.center, nn.Identity)
+    net.decoder = UnetDecoder(channels, config.decoder, config.depth, add_center_block=centre)
+    net.initialize()
 
 
 def _check(config: ModelConfig) -> None:

@@ -28,7 +28,7 @@ def simulate(
         survey: the acquisition.
         solver: "sponge", the scheme that made the official data; "deepwave", another
             discretisation with a perfectly matched layer, faster where its grid is smaller and 0.1
-            to 1 % off (`benchmarks/solver_agreement.py`).
+            to 1.6 % off (`benchmarks/solver_agreement.py`).
 
     Returns:
         (n, shots, nt, receivers) pressure, dtype and device of `velocity`; row k is the field right
