@@ -1,0 +1,134 @@
+"""A prediction file refined against its records: several processes, killed and started again.
+
+    <out>.npy, <out>.ids.csv    the refined predictions, in the order and the form of the given ones
+    <out>.refined.csv           prior, misfit before and after, iterations, evaluations and why the
+                                inversion ended, for each sample
+    <out>.misfit.npy            float32 (n, evaluations): relative L2 misfit of the map reached
+                                after each evaluation, the start's first; NaN after the last
+
+While it runs, each process appends what is done to a file of its own in `<out>.refining/`; samples
+in the making are begun again after a kill, and come out the same as they share nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from comp.core.errors import InputError
+from comp.core.files import sha256
+from comp.core.predictions import Predictions, load_predictions
+from comp.core.signals import StopRequest
+from comp.fwi.checks import check_records, check_velocity
+from comp.fwi.records import RecordFolder
+from comp.fwi.refine import Refiner, Sample, Settings
+from comp.fwi.refine_work import Share, Work
+from comp.fwi.router import route
+from comp.fwi.shards import exclusive
+from comp.fwi.shots import ShotStore
+from comp.fwi.survey import OFFICIAL, Survey
+
+_CHUNK = 512  # maps checked at once, 10 MB
+
+
+class Records(Protocol):
+    """Records by row, wherever they come from."""
+
+    ids: np.ndarray
+    survey: Survey
+
+    def record(self, row: int) -> np.ndarray:
+        """(shots, nt, receivers) float32 amplitudes; raises InputError for a broken record."""
+        ...
+
+
+class _Folder(RecordFolder):
+    def record(self, row: int) -> np.ndarray:
+        out = np.empty(self.survey.record_shape, np.float32)
+        self.read(row, out)
+        return out
+
+
+class _Prepared(ShotStore):
+    def record(self, row: int) -> np.ndarray:
+        record = self.shots(row).astype(np.float32) / np.float32(self.amplitude_scale)
+        check_records(record[None], self.folder, row)
+        return record
+
+
+def open_records(folder: str | Path, survey: Survey = OFFICIAL) -> Records:
+    """A prepared folder (it has an index.json), or a folder of `<id>.npy` records of `survey`."""
+    if (Path(folder) / "index.json").exists():
+        return _Prepared(folder)
+    return _Folder(folder, survey)
+
+
+def refine_file(
+    predictions: str | Path,
+    records: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    prior: str = "auto",
+    share: Share | None = None,
+    survey: Survey = OFFICIAL,
+) -> None:
+    """Invert every sample of a prediction file against its record; see the module for the files.
+
+    Args:
+        predictions: the prediction file's array.
+        records: where the records with its ids are, see `open_records`.
+        out: the array to write.
+        settings: of the inversion.
+        prior: a name of `comp.fwi.priors.PRIORS` for all samples; "auto" asks `router.route`.
+        share: what this process does; the first one puts the parts together.
+        survey: of a folder of records; a prepared folder has its own.
+
+    Raises:
+        InputError: predictions that are no velocity maps, ids without a record, a broken record;
+            unfinished work of another prediction file or of other settings is in the way.
+        Stopped: asked to end by Ctrl-C or SIGTERM; the next run goes on.
+    """
+    settings, share = settings or Settings(), share or Share()
+    given, source, out = load_predictions(predictions), open_records(records, survey), Path(out)
+    if given.values.shape[1:] != source.survey.map_shape:
+        found, expected = given.values.shape[1:], source.survey.map_shape
+        raise InputError(f"{given.path}: maps {found}, expected {expected}")
+    rows = _record_rows(given, source.ids, records)
+    for first in range(0, len(given), _CHUNK):
+        check_velocity(given.values[first : first + _CHUNK], given.path, first)
+    work = Work(out.with_suffix(".refining"), settings, source.survey, len(given))
+    with ExitStack() as stack:
+        if share.index == 0:
+            stack.enter_context(exclusive(work.folder))
+        recipe = {**asdict(settings), "prior": prior, "survey": asdict(source.survey)}
+        work.claim({**recipe, "predictions": sha256(given.path)}, share)
+        todo = work.missing(share)
+
+        def samples() -> Iterator[Sample]:
+            for row in todo:
+                start, record = given.values[row], source.record(rows[row])
+                kind = route(record, start, source.survey) if prior == "auto" else prior
+                yield Sample(int(row), np.array(start), record, kind)
+
+        stop = stack.enter_context(StopRequest())
+        bar = stack.enter_context(work.bar(share))
+        refiner = Refiner(settings, source.survey, share.device)
+        if len(todo):
+            work.refine(refiner, samples(), share, bar, stop)
+        if share.index == 0:
+            work.wait(share, bar, stop)
+            work.collect(given, out)
+
+
+def _record_rows(given: Predictions, ids: np.ndarray, records: str | Path) -> np.ndarray:
+    """The row of each prediction's record."""
+    rows = pd.Index(ids).get_indexer(pd.Index(given.ids))
+    if (rows < 0).any():
+        first, missing = given.ids[int(np.argmax(rows < 0))], int((rows < 0).sum())
+        what = f"no record for {missing} of {len(rows)} ids of {given.path}, first {first!r}"
+        raise InputError(f"{records}: {what}")
+    return rows
