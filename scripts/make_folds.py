@@ -2,6 +2,7 @@
 
 python scripts/make_folds.py --data data/fwi_demo --folds 5
 python scripts/make_folds.py --data data/fwi_demo --valid-fraction 0.1 --group none
+python scripts/make_folds.py --data data/fwi_demo --folds 5 --picture data/fwi_demo/folds.png
 """
 
 import argparse
@@ -9,12 +10,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from comp.core.balance import balance_table, balance_text, draw_balance, find_gaps
 from comp.core.errors import run_script
 from comp.core.folds import write_folds
-from comp.core.stratify import PACKAGE, balance_table, find_gaps, make_folds, make_split
+from comp.core.stratify import cut_by, make_folds, make_split
 from comp.tasks import task_class
-
-GAPS_SHOWN = 20
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the cut (default: 0)")
     parser.add_argument("--out", type=Path, help="fold file (default: <data>/folds.csv)")
+    parser.add_argument("--picture", type=Path, help="also draw the balance, a PNG")
     args = parser.parse_args()
     samples = task_class(args.task).describe(args.data)
     if args.group is not None:
@@ -42,15 +43,15 @@ def main() -> None:
     else:
         folds = make_split(samples.labels, samples.groups, args.valid_fraction, args.seed)
         made = {"method": "MultilabelStratifiedShuffleSplit", "valid": args.valid_fraction}
-    made |= {"seed": args.seed, "package": PACKAGE, "command": shlex.join(sys.argv)}
+    package = cut_by(samples.labels, samples.groups)
+    made |= {"seed": args.seed, "package": package, "command": shlex.join(sys.argv)}
     out = args.out or args.data / "folds.csv"
     write_folds(out, folds, samples, made)
-    print(balance_table(folds, samples.labels, samples.names).to_string(float_format="%.1f"))
-    gaps = find_gaps(folds, samples.labels, samples.names, samples.groups)
-    for gap in gaps[:GAPS_SHOWN]:
-        print(f"warning: {gap}")
-    if len(gaps) > GAPS_SHOWN:
-        print(f"warning: and {len(gaps) - GAPS_SHOWN} more labels like these")
+    table = balance_table(folds, samples.labels, samples.names)
+    print(balance_text(table, find_gaps(folds, samples.labels, samples.names, samples.groups)))
+    if args.picture:
+        draw_balance(args.picture, table)
+        print(f"wrote {args.picture}")
     print(f"wrote {out}: {len(folds)} samples, grouped by {samples.group or 'nothing'}")
 
 

@@ -52,6 +52,11 @@ class Description:
         if self.group is not None and self.group not in self.table:
             known = ", ".join([*map(str, self.table.columns), "none"])
             raise InputError(f"group: no column {self.group!r}, expected one of {known}")
+        if self.group is not None:
+            values = self.table[self.group]
+            nameless = np.flatnonzero(values.isna() | (values.astype(str) == ""))
+            if len(nameless):  # all of them would be one group
+                raise InputError(f"group: sample '{self.ids[nameless[0]]}' has no {self.group!r}")
 
     @property
     def groups(self) -> np.ndarray:

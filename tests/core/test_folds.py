@@ -65,6 +65,14 @@ def test_without_groups_each_sample_is_its_own(tmp_path):
     np.testing.assert_array_equal(read_folds(path, IDS), FOLDS)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, ""])
+def test_sample_without_a_group_is_named(missing):
+    table = pd.DataFrame({"source": ["x", "x", missing, "y", "y", missing]})
+    with pytest.raises(InputError, match="group: sample 'a_0002' has no 'source'"):
+        Description(IDS, table, np.ones((6, 1), np.uint8), ("F",), "source")
+    assert Description(IDS, table, np.ones((6, 1), np.uint8), ("F",)).groups[2] == "a_0002"
+
+
 def test_no_half_file_when_writing_fails(path):
     good = path.read_bytes()
 

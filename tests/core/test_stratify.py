@@ -1,10 +1,15 @@
 """Cutting: balance, groups, order, seeds, and labels that the package would misread."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
+from scipy.sparse import csr_array
 
+from comp.core import stratify
+from comp.core.balance import balance_table, find_gaps
 from comp.core.errors import InputError
-from comp.core.stratify import balance_table, find_gaps, make_folds, make_split
+from comp.core.stratify import FAST, PACKAGE, cut_by, make_folds, make_split, one_hot
 
 FAMILIES = 4
 
@@ -111,6 +116,97 @@ def test_samples_without_any_label_are_spread():
     np.testing.assert_array_equal(np.bincount(folds), [10] * 4)
 
 
+def test_ungrouped_samples_get_the_folds_of_the_package_on_sorted_rows():
+    labels, _, ids, _ = samples()
+    order = np.random.default_rng(2).permutation(len(ids))
+    splitter = MultilabelStratifiedKFold(5, shuffle=True, random_state=3)
+    expected = np.empty(len(ids), int)
+    for fold, (_, rows) in enumerate(splitter.split(labels, labels)):
+        expected[rows] = fold
+    found = make_folds(labels[order], ids[order], 5, seed=3)
+    np.testing.assert_array_equal(found, expected[order])
+    splitter = MultilabelStratifiedShuffleSplit(1, test_size=0.3, random_state=3)
+    _, valid = next(splitter.split(labels, labels))
+    found = make_split(labels[order], ids[order], 0.3, seed=3)
+    np.testing.assert_array_equal(np.sort(order[found == 0]), valid)
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda *a: make_folds(*a, 4, 7), lambda *a: make_split(*a, 0.2, 7)]
+)
+@pytest.mark.parametrize("group_size", [1, 5])
+def test_large_tables_are_cut_fast_into_the_same_folds(monkeypatch, cut, group_size):
+    labels, _, _, groups = samples(group_size=group_size)
+    folds = cut(labels, groups)
+    assert cut_by(labels, groups) == PACKAGE
+    monkeypatch.setattr(stratify, "MAX_RECOUNTS", 0)
+    monkeypatch.delattr(stratify, "MultilabelStratifiedKFold")
+    monkeypatch.delattr(stratify, "MultilabelStratifiedShuffleSplit")
+    np.testing.assert_array_equal(cut(labels, groups), folds)
+    assert cut_by(labels, groups) == FAST
+
+
+@pytest.mark.parametrize(
+    "rows, columns, groups, by",
+    [
+        (65_818, 20, 65_818, PACKAGE),
+        (3_000, 1103, 3_000, FAST),
+        (109_237, 1103, 109_237, FAST),
+        (20_000, 283, 1_900, FAST),  # cut ten times: 1.5e9 counts
+        (20_000, 283, 1_000, PACKAGE),
+    ],
+)
+def test_size_decides_who_cuts(rows, columns, groups, by):
+    labels = np.lib.stride_tricks.as_strided(np.zeros(1, bool), (rows, columns), (0, 0))
+    assert cut_by(labels, np.arange(rows) % groups) == by
+
+
+def test_cutting_neither_reads_nor_moves_the_global_random_state():
+    labels, _, ids, _ = samples(n=100)
+    np.random.seed(1)
+    folds = make_folds(labels, ids, 5, seed=0)
+    after = np.random.random()
+    np.random.seed(1)
+    assert after == np.random.random()
+    np.testing.assert_array_equal(make_folds(labels, ids, 5, seed=0), folds)
+
+
+def test_classes_keep_their_shares_as_columns_of_their_own():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "root": rng.choice(12, 900, p=np.arange(1, 13) / 78) * 10,
+            "vowel": rng.choice(["a", "i", "u"], 900, p=[0.7, 0.2, 0.1]),
+        }
+    )
+    labels, names = one_hot(table)
+    assert names == (*(f"root {10 * i}" for i in range(12)), "vowel a", "vowel i", "vowel u")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[:, 3], table["root"] == 30)
+    np.testing.assert_array_equal(labels[:, 13], table["vowel"] == "i")
+    bare = MultilabelStratifiedKFold(5, shuffle=True, random_state=0)
+    codes = np.stack([table["root"], pd.factorize(table["vowel"])[0]], axis=1)
+    misread = np.empty(900, int)
+    for fold, (_, rows) in enumerate(bare.split(codes, codes)):
+        misread[rows] = fold
+    ids = np.array([f"{i:03d}" for i in range(900)])
+    assert 3 * worst(make_folds(labels, ids, 5, seed=0), labels) < worst(misread, labels)
+
+
+@pytest.mark.parametrize(
+    "column, words",
+    [
+        ([1.0, 2.5], "column 'x' of dtype float64, expected whole numbers, words or bool"),
+        ([1.0, np.nan], "no value in row 1, column 'x'"),
+        (["a", None], "no value in row 1, column 'x'"),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'x' of dtype datetime64"),
+    ],
+)
+def test_columns_that_are_no_classes(column, words):
+    with pytest.raises(InputError, match=words):
+        one_hot(pd.DataFrame({"x": column}))
+
+
 @pytest.mark.parametrize(
     "labels, words",
     [
@@ -121,6 +217,8 @@ def test_samples_without_any_label_are_spread():
         (np.full((10, 2), 3), "labels: 3 in row 0, column 0, expected 0 or 1"),
         (np.full((10, 2), -1), "labels: -1 in row 0"),
         ([["a", "b"]] * 10, "dtype <U1"),
+        (csr_array(np.eye(10, dtype=int)), "a sparse array, expected an array of 0 and 1"),
+        (pd.DataFrame({"a": [1, None] * 5}).astype("Int64"), "dtype (object|float64)"),
     ],
 )
 def test_labels_that_are_not_multi_hot(labels, words):
@@ -149,6 +247,13 @@ def test_groups_of_another_length():
         make_folds(np.eye(10, dtype=int), np.array(["a", "b", "c"]), 2, 0)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_samples_without_a_group(missing):
+    groups = np.array(["a", "b", missing, "c", missing], object)
+    with pytest.raises(InputError, match="groups: none in row 2, expected one a sample"):
+        make_folds(np.eye(5, dtype=int), groups, 2, 0)
+
+
 @pytest.mark.parametrize(
     "fraction, words",
     [
@@ -156,47 +261,13 @@ def test_groups_of_another_length():
         (1.0, "valid fraction: 1.0"),
         (5, "valid fraction: 5"),
         (0.95, "valid fraction: 0.95 of 10 samples or groups leaves none to train on"),
-        (0.01, "of the shares 0.01, 0.99 of 10 samples or groups one comes out empty"),
+        (0.01, "of the shares 0.99, 0.01 of 10 samples or groups one comes out empty"),
     ],
 )
 def test_splits_that_cannot_be_cut(fraction, words):
     labels = np.repeat(np.eye(5, dtype=int), 2, axis=0)
     with pytest.raises(InputError, match=words):
         make_split(labels, np.arange(10).astype(str), fraction, 0)
-
-
-def test_balance_table_counts():
-    labels = np.array([[1, 0], [1, 0], [0, 1], [1, 1]])
-    table = balance_table(np.array([0, 1, 0, -1]), labels, ["a", "b"])
-    assert table["all", "n"].to_dict() == {"samples": 4, "a": 3, "b": 2}
-    assert table["fold 0", "n"].to_dict() == {"samples": 2, "a": 1, "b": 1}
-    assert table["fold 0", "%"].to_dict() == {"samples": 100, "a": 50, "b": 50}
-    assert table["train only", "n"].to_dict() == {"samples": 1, "a": 1, "b": 1}
-    assert table["off", "pp"].to_dict() == {"samples": 0, "a": 25, "b": 50}
-
-
-def test_gaps_name_what_a_fold_lacks():
-    labels = np.zeros((20, 4), int)
-    labels[:, 0] = 1  # everywhere
-    labels[:2, 1] = 1  # folds 0 and 1 only
-    labels[[2, 6], 2] = 1  # fold 2 only
-    folds = np.arange(20) % 4
-    ids = np.arange(20).astype(str)
-    assert find_gaps(folds, labels, ["every", "two", "one", "none"], ids) == [
-        "2 labels have fewer groups than the 4 folds, so no cut can balance them: "
-        "make fewer folds or smaller groups",
-        "two: 2 samples in 2 groups: never validated in fold 2, 3",
-        "one: 2 samples in 2 groups: never validated in fold 0, 1, 3; "
-        "never trained while fold 2 validates",
-        "none: no samples",
-    ]
-    assert find_gaps(folds, labels[:, :1], ["every"], ids) == []
-
-
-def test_gaps_name_unequal_folds():
-    folds = np.array([0] * 6 + [1] * 4)
-    gaps = find_gaps(folds, np.ones((10, 1), int), ["a"], np.arange(10).astype(str))
-    assert gaps == ["folds hold 4 to 6 samples: groups are few or unequal"]
 
 
 def test_two_files_a_family_and_five_folds_are_reported():

@@ -9,7 +9,7 @@ import pytest
 
 from comp.core.errors import InputError
 from comp.core.folds import read_folds
-from comp.core.stratify import make_folds
+from comp.core.stratify import PACKAGE, make_folds
 from comp.fwi.describe import BINS, CHUNK, describe_folder
 from comp.fwi.shards import Shard, write_shards
 from comp.fwi.survey import Survey
@@ -139,6 +139,7 @@ def test_script_writes_the_file_and_shows_the_balance(make_folds_script, folder)
     header = (folder / "folds.csv").read_text().split("id,fold,group")[0].splitlines()
     command = next(line for line in header if line.startswith("# command: "))
     assert command.endswith(f"scripts/make_folds.py --data {folder} --folds 4 --seed 3")
+    assert f"# package: {PACKAGE}" in header
     assert {"# folds: 4", "# seed: 3", "# group: source", "# samples: 1040"} < set(header)
     table = [line.split() for line in out.splitlines() if not line.startswith("warning")]
     assert ["CurveVel_B", "75", "7.2"] in [row[:3] for row in table]  # samples, percent of all
@@ -146,10 +147,16 @@ def test_script_writes_the_file_and_shows_the_balance(make_folds_script, folder)
     assert "warning: CurveVel_B: 75 samples in 3 groups: never validated in fold" in out
 
 
-def test_script_cuts_a_single_split(make_folds_script, folder, tmp_path):
-    out = tmp_path / "split.csv"
-    arguments = ("--valid-fraction", 0.1, "--group", "none", "--out", out)
-    assert make_folds_script("--data", folder, *arguments)[0] == 0
+def test_script_cuts_a_single_split_and_draws_it(make_folds_script, folder, tmp_path):
+    out, picture = tmp_path / "split.csv", tmp_path / "split.png"
+    arguments = ("--valid-fraction", 0.1, "--group", "none", "--out", out, "--picture", picture)
+    code, said, _ = make_folds_script("--data", folder, *arguments)
+    assert code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert said.splitlines()[-2:] == [
+        f"wrote {picture}",
+        f"wrote {out}: 1040 samples, grouped by nothing",
+    ]
     folds = read_folds(out, describe_folder(folder).ids)
     assert set(folds) == {-1, 0}
     assert abs((folds == 0).mean() - 0.1) < 0.01
