@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 # Before any albumentations import: it asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -14,6 +15,28 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True, scope="session")
 def _two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def one_thread():
+    """deepwave's threads wait for each other at every time step, long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def saved_figures(monkeypatch) -> list[Figure]:
+    """Every figure that is written from now on."""
+    figures, plain = [], Figure.savefig
+
+    def remember(self, *arguments, **options):
+        figures.append(self)
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return figures
 
 
 @pytest.fixture(scope="session")

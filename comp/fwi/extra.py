@@ -7,7 +7,7 @@ import numpy as np
 from comp.core.errors import InputError
 from comp.core.folds import read_folds
 from comp.core.lineage import derived_folds, read_lineage
-from comp.fwi.shards import ShardEntry, read_index
+from comp.fwi.shards import ShardEntry
 from comp.fwi.shots import ShotStore
 
 
@@ -28,14 +28,14 @@ def training_folds(store: ShotStore, path: str | Path) -> np.ndarray:
         InputError: as `read_folds`, `read_lineage` and `derived_folds`; derived samples in the
             folder that validates; an extra shard with the very maps of one of that folder.
     """
-    _, originals = read_index(store.folder)
+    originals = store.shards_of[store.folder]
     refuse_derived(store.folder, originals)
     ids = [name for shard in originals for name in shard.ids]
     folds = read_folds(path, ids)
     maps = {shard.velocity.sha256: shard.name for shard in originals}
     parts = [folds]
     for folder in store.extra:
-        _, shards = read_index(folder)
+        shards = store.shards_of[folder]
         for shard in shards:
             if shard.group != "derived" and shard.velocity.sha256 in maps:
                 twin = f"{maps[shard.velocity.sha256]} of {store.folder}"

@@ -135,7 +135,8 @@ class _Fit:
     def __init__(self, how: FlatInversion, record: np.ndarray) -> None:
         self._how = how
         self._survey = replace(how.survey, source_columns=how.survey.source_columns[:1])
-        observed = torch.from_numpy(record[:1, :-1].astype(np.float64))
+        self._rows = self._survey.trusted_rows
+        observed = torch.from_numpy(record[:1, : self._rows].astype(np.float64))
         power = avg_pool2d(observed**2, (51, 5), 1, (25, 2), count_include_pad=False)
         weight = (power + 1e-4 * power.max()).rsqrt()
         self._weight = (weight / (weight * observed).norm()).numpy()
@@ -172,10 +173,10 @@ class _Fit:
         how, nx = self._how, self._survey.nx
         maps = torch.from_numpy(profiles).to(how.device, how.dtype)[:, :, None].expand(-1, -1, nx)
         with torch.no_grad():
-            shots = [
-                simulate(part.contiguous(), self._survey, how.solver)[:, :, :-1].double().cpu()
-                for part in maps.split(_BATCH)
+            records = [
+                simulate(part.contiguous(), self._survey, how.solver) for part in maps.split(_BATCH)
             ]
+        shots = [record[:, :, : self._rows].double().cpu() for record in records]
         return self._weight * torch.cat(shots).numpy()
 
 

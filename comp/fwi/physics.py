@@ -50,13 +50,8 @@ def draw_part(size: int, config: PhysicsConfig, survey: Survey, generator: torch
     return Part(
         math.ceil(config.samples * size),
         tuple(sorted(shots.tolist())),
-        max(1, round(share * usable_rows(survey))),
+        max(1, round(share * survey.trusted_rows)),
     )
-
-
-def usable_rows(survey: Survey) -> int:
-    """Rows of a record that can be trusted: in the official data the last one cannot."""
-    return survey.nt - 1
 
 
 def misfit_weight(config: PhysicsConfig, done: float) -> float:

@@ -85,13 +85,14 @@ def residual_panels(
             raise InputError(f"observed: shot {shot} is silent, so it has no misfit")
     chosen = list(shots)
     residual = modelled - observed
-    limit = gather_limit(observed[chosen, :-1])
-    gain = residual_gain(residual[chosen, :-1], limit)
+    rows = survey.trusted_rows
+    limit = gather_limit(observed[chosen, :rows])
+    gain = residual_gain(residual[chosen, :rows], limit)
     figure, axes, grid = panels(len(chosen), 3, _GATHER_INCHES)
     for cells, shot in zip(axes, chosen):
         for panel, record in zip(cells, (observed, modelled, gain * residual)):
             image = draw_gather(panel, record[shot], survey, limit)
-        misfit = np.linalg.norm(residual[shot, :-1]) / np.linalg.norm(observed[shot, :-1])
+        misfit = np.linalg.norm(residual[shot, :rows]) / np.linalg.norm(observed[shot, :rows])
         source = survey.source_columns[shot] * survey.dx
         cells[0].set_title(f"observed, shot at {source:.0f} m")
         cells[1].set_title(f"modelled, misfit {misfit:.2g}")

@@ -233,14 +233,12 @@ class Refiner:
     def _misfit(
         self, velocity: torch.Tensor, record: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Squared relative misfit (k,) and its gradient (k, ny, nx), float64.
-
-        The last row of a record is left out: that of the official data is unreliable.
-        """
+        """Squared relative misfit (k,) of trusted rows and its gradient (k, ny, nx), float64."""
+        rows = self.survey.trusted_rows
         velocity = velocity.to(self._dtype).requires_grad_()
         modelled = simulate(velocity, self.survey, self.settings.solver)
-        observed = record[:, :, :-1]
-        squared = energy(modelled[:, :, :-1] - observed) / energy(observed)
+        observed = record[:, :, :rows]
+        squared = energy(modelled[:, :, :rows] - observed) / energy(observed)
         (gradient,) = torch.autograd.grad(squared.sum(), velocity)
         return squared.detach(), gradient.double()
 

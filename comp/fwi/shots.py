@@ -35,6 +35,7 @@ class ShotStore:
             with the folder's own name, `<name>/`; their rows follow those of `folder`.
         survey: the acquisition of all records.
         shards: the shard entries; the store's rows run through them in this order.
+        shards_of: the same by folder.
         amplitude_scale: stored amplitude / true amplitude, the same in every shard.
     """
 
@@ -47,9 +48,9 @@ class ShotStore:
         if not self.shards:
             raise InputError(f"{self.folder / 'index.json'}: lists no shards")
         self.amplitude_scale = self.shards[0].amplitude_scale
-        files = [(self.folder, shard) for shard in self.shards]
-        for name in self.extra:
-            files += [(name, shard) for shard in self._read_extra(name)]
+        self.shards_of = {self.folder: self.shards}
+        self.shards_of |= {name: self._read_extra(name) for name in self.extra}
+        files = [(name, shard) for name, shards in self.shards_of.items() for shard in shards]
         self.shards = [shard for _, shard in files]
         for where, shard in files:
             self._check_shard(where, shard)

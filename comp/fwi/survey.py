@@ -66,6 +66,11 @@ class Survey:
         return self.shots, self.nt, self.receivers
 
     @property
+    def trusted_rows(self) -> int:
+        """Rows of a record from its start that can be trusted: official data's last one cannot."""
+        return self.nt - 1
+
+    @property
     def map_shape(self) -> tuple[int, int]:
         """(depth, distance) cells of one velocity map."""
         return self.ny, self.nx

@@ -18,7 +18,7 @@ from comp.fwi.describe import describe_folder
 from comp.fwi.extra import training_folds
 from comp.fwi.metrics import scored
 from comp.fwi.models import build_model
-from comp.fwi.physics import Part, draw_part, misfit_weight, usable_rows, waveform_misfit
+from comp.fwi.physics import Part, draw_part, misfit_weight, waveform_misfit
 from comp.fwi.records import RecordFolder
 from comp.fwi.shots import RecordDataset, ShotDataset, ShotStore
 from comp.fwi.submission import LAYOUT
@@ -141,7 +141,7 @@ class FwiTask(Task):
         probed = self._probed[batch["row"].to(self._probed.device)].to(error.device)
         if probed.any():
             # Through the scheme of the data whatever trains, so that runs can be compared.
-            record = batch["shots"][probed, :, : usable_rows(self._survey)]
+            record = batch["shots"][probed, :, : self._survey.trusted_rows]
             misfit[probed] = waveform_misfit(predictions[probed], record, self._survey)
         return {"error": error, "misfit": misfit}
 

@@ -29,13 +29,7 @@ SHORT = replace(OFFICIAL, nt=120, pad=20)
 SURVEYS = {"five": SHORT, "six": SHORT.with_six_shots()}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """deepwave's threads wait for each other at every time step, long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def maps(family="CurveVel_A", count=2):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from cli import run
-from matplotlib.figure import Figure
 
 from comp.core.files import save_npy
 from comp.core.predictions import save_predictions
@@ -32,23 +31,15 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def plot(files, capsys, monkeypatch):
+def plot(files, capsys, monkeypatch, saved_figures):
     """Run scripts/plot.py among the files: (exit code, figure or None, last line of errors)."""
-    figures = []
-    plain = Figure.savefig
-
-    def remember(self, *arguments, **options):
-        figures.append(self)
-        return plain(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
     monkeypatch.chdir(files)
 
     def call(*arguments):
         code = run("plot.py", *arguments, "--out", "out.png")
         lines = capsys.readouterr().err.splitlines()
         assert (code == 0) == Path("out.png").exists()
-        return code, figures[-1] if figures else None, lines[-1] if lines else ""
+        return code, saved_figures[-1] if saved_figures else None, lines[-1] if lines else ""
 
     return call
 

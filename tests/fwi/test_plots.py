@@ -91,21 +91,13 @@ def test_wrong_shapes_are_named_and_nothing_is_written(tmp_path, velocity):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def drawn(saved_figures, tmp_path):
     """Call a picture function; returns the figure that it wrote, checked to be a picture."""
-    figures = []
-    plain = Figure.savefig
-
-    def remember(self, *arguments, **options):
-        figures.append(self)
-        return plain(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
 
     def draw(function, *arguments, **options):
         function(tmp_path / "a.png", *arguments, **options)
         picture(tmp_path / "a.png")
-        return figures[-1]
+        return saved_figures[-1]
 
     return draw
 

@@ -5,44 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from waves import SMALL, layered_map, relative
 
 from comp.core.errors import InputError
-from comp.fwi.survey import OFFICIAL, Survey
+from comp.fwi.survey import OFFICIAL
 from comp.fwi.velocity import generate
 from comp.fwi.wave import pml, sponge
 
-# Everything about it is small or unequal, so that a swapped axis or a fixed size shows.
-SMALL = Survey(
-    ny=12,
-    nx=17,
-    nt=150,
-    pad=10,
-    source_columns=(0, 5, 16),
-    source_row=2,
-    receiver_row=9,
-    receiver_columns=(1, 4, 11, 16),
-)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """deepwave's threads wait for each other at every time step, long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def rough_map(seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    """One map (1, ny, nx) of strong horizontal contrasts with noise, 1500 … 4500 m/s."""
-    rng = np.random.default_rng(seed)
-    layer = rng.uniform(1600, 4400, size=(SMALL.ny // 4, 1)).repeat(4, axis=0)
-    return torch.tensor(layer + rng.uniform(-100, 100, SMALL.map_shape), dtype=dtype)[None]
-
-
-def relative(found, expected) -> float:
-    """Relative L2 distance."""
-    return float((found - expected).norm() / expected.norm())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("width", [20, 60])
@@ -79,7 +49,7 @@ def test_every_lawful_map_runs(dt):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_map_is_alone_in_its_batch(monkeypatch, dtype):
     """Bit for bit the same record beside faster maps, and however the batch is cut."""
-    velocity = torch.cat([rough_map(seed, dtype) for seed in range(4)])
+    velocity = torch.cat([layered_map(SMALL, seed, dtype) for seed in range(4)])
     velocity = torch.cat([velocity, torch.full_like(velocity[:1], 4500)])
     together = pml.simulate(velocity, SMALL)
     assert together.dtype == dtype
@@ -102,7 +72,7 @@ def test_gradient_against_finite_differences(monkeypatch, parts):
     """Along a direction in the interior, at the edges, whose padded cells count, and at sources."""
     if parts:
         monkeypatch.setattr(pml, "CPU_BUDGET", 1)
-    velocity = torch.cat([rough_map(1), rough_map(2)])
+    velocity = torch.cat([layered_map(SMALL, 1), layered_map(SMALL, 2)])
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(2, *SMALL.record_shape, generator=generator, dtype=torch.float64)
     found = gradient(velocity, weight)
@@ -123,7 +93,7 @@ def test_gradient_against_finite_differences(monkeypatch, parts):
 
 
 def test_gradient_does_not_depend_on_how_the_batch_is_cut(monkeypatch):
-    velocity = torch.cat([rough_map(seed) for seed in range(3)])
+    velocity = torch.cat([layered_map(SMALL, seed) for seed in range(3)])
     weight = torch.linspace(-1, 1, SMALL.nt, dtype=torch.float64)[:, None]
     whole = gradient(velocity, weight)
     monkeypatch.setattr(pml, "CPU_BUDGET", 1)

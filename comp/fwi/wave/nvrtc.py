@@ -66,7 +66,7 @@ def load(source: Path, name: str, definitions: Mapping[str, str]) -> Any:
             "CUDA kernels: the package cuda-bindings is missing; "
             f"pip install 'cuda-bindings=={major}.*'"
         )
-    torch.cuda.current_stream().synchronize()  # makes the context that the module is loaded into
+    torch.cuda.current_stream().query()  # makes the context that the module is loaded into
     device, capability = torch.cuda.current_device(), torch.cuda.get_device_capability()
     module = _module(source, device, capability, tuple(sorted(definitions.items())))
     return _checked(driver.cuModuleGetFunction(module, name.encode()))
