@@ -1,18 +1,22 @@
 """What per-sample inversion does to a prediction file: the network alone, and each prior.
 
     python benchmarks/refinement.py --predictions p.npy --truth truth.npy --records test
-    python benchmarks/refinement.py … --priors auto none --solvers sponge deepwave --limit 20
+    python benchmarks/refinement.py … --priors auto none --newton auto off --limit 20
 
 The truth is in prediction-file form, as scripts/simulate.py --as-test writes it; its table's column
 `family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
-and worst relative misfit, and what it cost. Without --records, records of the truth are simulated
-by the exact scheme; --half rounds them to scaled float16, as prepared folders hold them.
+and worst relative misfit, and what it cost on all GPUs that are there. Without --records, records
+of the truth are simulated by the exact scheme; --half rounds them to scaled float16, as prepared
+folders hold them.
 """
 
 import argparse
+import multiprocessing
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -21,13 +25,14 @@ import torch
 from comp.core.errors import InputError, run_script
 from comp.core.files import save_npy
 from comp.core.predictions import load_predictions, save_predictions
+from comp.fwi.guesses import Newton
 from comp.fwi.metrics import sample_mae
 from comp.fwi.priors import PRIORS
-from comp.fwi.refine import Settings
+from comp.fwi.refine_settings import Precision, Settings
 from comp.fwi.refine_work import Share
 from comp.fwi.refining import refine_file
 from comp.fwi.shards import AMPLITUDE_SCALE
-from comp.fwi.wave import simulate
+from comp.fwi.wave import Solver, simulate
 
 
 def choose(predictions, truth, limit):
@@ -51,25 +56,41 @@ def write_records(folder, ids, maps, half, device):
         save_npy(folder / f"{name}.npy", record.numpy())
 
 
-def summary(table, before, after, result, seconds):
-    """One row for each family."""
-    rows = result.assign(before=before, after=after, family=table["family"].to_numpy())
-    named = {
-        "samples": ("after", "size"),
-        "MAE before": ("before", "mean"),
-        "after": ("after", "mean"),
-        "median": ("after", "median"),
-        "misfit before": ("start_misfit", "mean"),
-        "misfit after": ("misfit", "mean"),
-        "worst": ("misfit", "max"),
-        "iterations": ("iterations", "mean"),
-        "evaluations": ("evaluations", "mean"),
+def refine(starts, records, out, settings, prior):
+    """Refine a prediction file on all GPUs, a process each, and return the seconds."""
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    shares = [Share(i, len(devices), device) for i, device in enumerate(devices)]
+    start = time.perf_counter()
+    spawn = multiprocessing.get_context("spawn")
+    others = [
+        spawn.Process(target=refine_file, args=(starts, records, out, settings, prior, share))
+        for share in shares[1:]
+    ]
+    for process in others:
+        process.start()
+    refine_file(starts, records, out, settings, prior, shares[0])
+    for process in others:
+        process.join()
+    return time.perf_counter() - start
+
+
+def summary(before, after, result, seconds):
+    """One row."""
+    columns = {
+        "samples": len(after),
+        "MAE before": before.mean(),
+        "after": after.mean(),
+        "ratio": before.mean() / after.mean(),
+        "median": np.median(after),
+        "worse": int((after > before).sum()),
+        "misfit before": result["start_misfit"].mean(),
+        "misfit after": result["misfit"].mean(),
+        "worst": result["misfit"].max(),
+        "iterations": result["iterations"].mean(),
+        "s a sample": seconds / len(after),
+        "priors": " ".join(sorted(set(result["prior"]))),
     }
-    found = rows.groupby("family").agg(**named)
-    found.insert(3, "ratio", found["MAE before"] / found["after"])
-    found["s a sample"] = seconds / len(rows)
-    kinds = rows.groupby("family")["prior"].agg(lambda x: " ".join(sorted(set(x))))
-    return found.assign(priors=kinds)
+    return pd.Series(columns)
 
 
 def main() -> None:
@@ -81,43 +102,47 @@ def main() -> None:
     add("--truth", required=True, help="prediction-form file of the true maps")
     add("--records", help="folder of records (default: simulated from the truth)")
     add("--half", action="store_true", help="simulated records rounded to scaled float16")
-    add("--priors", nargs="+", choices=["auto", *PRIORS], default=["auto", "none"])
-    add("--solvers", nargs="+", default=["sponge"], help="sponge, deepwave")
-    add("--precisions", nargs="+", default=["float32"], help="float32, float64")
+    add("--priors", nargs="+", choices=["auto", *PRIORS], default=["auto"])
+    add("--newton", nargs="+", choices=get_args(Newton), default=["auto"])
+    add("--solvers", nargs="+", choices=get_args(Solver), default=["sponge"])
+    add("--precisions", nargs="+", choices=get_args(Precision), default=["float32"])
     add("--evaluations", type=int, default=Settings.evaluations)
     add("--batch", type=int, default=Settings.batch)
     add("--limit", type=int, help="samples of a family, at most")
+    add("--keep", type=Path, help="folder to leave the refined prediction files in")
     args = parser.parse_args()
     if args.records and args.half:
         raise InputError("--half: only for records simulated here, without --records")
     limit = args.limit or len(load_predictions(args.predictions))
     table, starts, truth = choose(args.predictions, args.truth, limit)
-    before = sample_mae(starts, truth)
-    share = Share(device=Share.of_launcher().device)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"on {torch.cuda.device_count()} GPUs" if device == "cuda" else "on the CPU")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_predictions(folder / "starts.npy", table, np.asarray(starts))
         records = Path(args.records) if args.records else folder / "records"
         if not args.records:
-            write_records(records, table["id"], truth, args.half, share.device)
-        for prior in args.priors:
-            for solver in args.solvers:
-                for precision in args.precisions:
-                    settings = Settings(
-                        evaluations=args.evaluations,
-                        batch=args.batch,
-                        solver=solver,
-                        precision=precision,
-                    )
-                    out = folder / "refined.npy"
-                    start = time.perf_counter()
-                    refine_file(folder / "starts.npy", records, out, settings, prior, share)
-                    seconds = time.perf_counter() - start
-                    result = pd.read_csv(out.with_suffix(".refined.csv"))
-                    after = sample_mae(load_predictions(out).values, truth)
-                    print(f"\nprior {prior}, {solver}, {precision}, on {share.device}")
-                    found = summary(table, before, after, result, seconds)
-                    print(found.to_string(float_format="%.4g"), flush=True)
+            write_records(records, table["id"], truth, args.half, device)
+        for way in product(args.priors, args.newton, args.solvers, args.precisions):
+            prior, newton, solver, precision = way
+            settings = Settings(
+                evaluations=args.evaluations,
+                batch=args.batch,
+                solver=solver,
+                precision=precision,
+                newton=newton,
+            )
+            found = {}
+            for family, rows in table.reset_index(drop=True).groupby("family").groups.items():
+                given = folder / f"{family}.npy"
+                save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
+                out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
+                seconds = refine(given, records, out, settings, prior)
+                result = pd.read_csv(out.with_suffix(".refined.csv"))
+                before = sample_mae(starts[rows], truth[rows])
+                after = sample_mae(load_predictions(out).values, truth[rows])
+                found[family] = summary(before, after, result, seconds)
+            print(f"\nprior {prior}, newton {newton}, {solver}, {precision}")
+            print(pd.DataFrame(found).T.infer_objects().to_string(float_format="%.4g"), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from comp.core.errors import run_script
 from comp.core.signals import Stopped
+from comp.core.threads import share_cores
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine import Settings
 from comp.fwi.refine_work import Share
@@ -37,12 +38,15 @@ def main() -> None:
         "batch": "samples that advance together",
         "solver": "sponge or deepwave",
         "precision": "float32 or float64",
+        "newton": "Gauss-Newton for layered maps first: on, off or auto, where there is a GPU",
     }.items():
         value = getattr(default, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")
     args = vars(parser.parse_args())
     files = [args.pop(name) for name in ("predictions", "records", "out")]
     prior, share = args.pop("prior"), Share.of_launcher()
+    if share.device == "cpu":
+        share_cores(share.count)
     try:
         refine_file(*files, Settings(**args), prior, share)
     except Stopped as stopped:

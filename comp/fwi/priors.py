@@ -94,7 +94,7 @@ class LayeredPrior(NoPrior):
             difference = velocity.diff(dim=axis)
             size = (difference**2 + self.rounding**2).sqrt()
             value += (size - self.rounding).sum(2).sum(1)
-            _add_difference(gradient, difference / size, axis)
+            add_difference(gradient, difference / size, axis)
         return value, gradient
 
     def metric(self, vectors: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
@@ -144,7 +144,7 @@ def laplacian(field: torch.Tensor, links: list[torch.Tensor]) -> torch.Tensor:
     """L·field for link weights between vertical (k, ny − 1, nx) and horizontal neighbours."""
     out = torch.zeros_like(field)
     for axis, link in enumerate(links, 1):
-        _add_difference(out, link * field.diff(dim=axis), axis)
+        add_difference(out, link * field.diff(dim=axis), axis)
     return out
 
 
@@ -172,7 +172,7 @@ def solve(right: torch.Tensor, links: list[torch.Tensor]) -> torch.Tensor:
     return found
 
 
-def _add_difference(out: torch.Tensor, flow: torch.Tensor, axis: int) -> None:
+def add_difference(out: torch.Tensor, flow: torch.Tensor, axis: int) -> None:
     """Add the transpose of `diff` along `axis`, applied to `flow`, to `out`."""
     length = flow.shape[axis]
     out.narrow(axis, 0, length).sub_(flow)

@@ -4,69 +4,28 @@ The second place of the competition took its leaderboard score from 28.8 to 7.6 
 without training anything: L-BFGS on `mean((simulate(v) − record)²)` with a prior, started from the
 network's map. Here many samples advance in the same simulations, each with an optimiser, a prior
 and an end of its own; a sample that has ended makes room for the next one. What another method
-finds for a kind of map (level layers: `comp.fwi.flat`) is tried first.
+finds for a kind of map (`comp.fwi.guesses`) is tried first.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from comp.core.errors import InputError
-from comp.fwi.flat import FlatInversion
-from comp.fwi.lbfgs import BatchedLBFGS, Search
+from comp.fwi.guesses import guesses
+from comp.fwi.lbfgs import BatchedLBFGS
 from comp.fwi.priors import PRIORS
+from comp.fwi.refine_settings import Settings
 from comp.fwi.survey import OFFICIAL, Survey
-from comp.fwi.wave import Solver, simulate
+from comp.fwi.wave import simulate
 
-_PRECISIONS = ("float32", "float64")
 # A sample ends at another method's map whose misfit is below this: records rounded to float16
 # differ from their own map by 2e-4 to 5e-4, and going on would fit the rounding.
 _FOUND = 1e-3
+_SECOND_START = 40  # evaluations
 _SMALLEST = 1e-12  # penalty, in place of zero where it divides
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How samples are inverted.
-
-    Attributes:
-        evaluations: simulations with gradient of one sample, at most; the start's is the first.
-        tolerance: relative L2 misfit at which a sample is done.
-        stall: a sample stops when its misfit fell by less than this share …
-        patience: … over so many evaluations.
-        reweight: the penalty's weight is set anew after so many evaluations, to the prior's share
-            of the squared misfit; it never rises. A fixed weight would rule the end, where the
-            misfit is small, and take height off the interfaces.
-        batch: samples that advance together.
-        solver: of `comp.fwi.wave.simulate`.
-        precision: of the simulations; the optimiser works in float64.
-        search: of the optimiser.
-
-    Raises:
-        InputError: a number below 1, an unknown solver or precision.
-    """
-
-    evaluations: int = 150
-    tolerance: float = 1e-5
-    stall: float = 0.02
-    patience: int = 30
-    reweight: int = 10
-    batch: int = 32
-    solver: Solver = "sponge"
-    precision: Literal["float32", "float64"] = "float32"
-    search: Search = field(default_factory=Search)
-
-    def __post_init__(self) -> None:
-        for name in ("evaluations", "patience", "reweight", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected 1 or more")
-        for name, known in (("solver", ("sponge", "deepwave")), ("precision", _PRECISIONS)):
-            if getattr(self, name) not in known:
-                expected = " or ".join(map(repr, known))
-                raise InputError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
 
 
 class Sample(NamedTuple):
@@ -128,9 +87,9 @@ class Refiner:
         self._curve = torch.zeros(slots, self.settings.evaluations, dtype=torch.float64)
         self._spent = torch.zeros(slots, dtype=torch.int64)
         self._weight = torch.zeros(slots, dtype=torch.float64, device=device)
-        flat = FlatInversion(survey, self.settings.solver, self._dtype, device)
-        # Kind -> (start, record) -> map, which is tried once the start has been evaluated.
-        self._guesses: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"flat": flat}
+        # What they find is tried once the start has been evaluated.
+        how = survey, self.settings.solver, self._dtype, device
+        self._guesses = guesses(*how, self.settings.newton, self._descended)
         self._optimizer = BatchedLBFGS(
             slots,
             shape[0] * shape[1],
@@ -158,6 +117,13 @@ class Refiner:
             for i in ended:
                 self._samples[i] = None
             yield results
+
+    def _descended(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
+        """Where a layered map gets by a few steps of L-BFGS alone: another start for a guess."""
+        alone = replace(self.settings, evaluations=_SECOND_START, batch=1, newton="off")
+        refiner = Refiner(alone, self.survey, self._record.device)
+        ended = refiner.refine([Sample(0, start, record, "layered")])
+        return next(one.velocity for many in ended for one in many)
 
     @property
     def misfits(self) -> np.ndarray:

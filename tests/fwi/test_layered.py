@@ -1,0 +1,99 @@
+"""Gauss-Newton inversion of a map of few pieces."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from comp.fwi.guesses import guesses
+from comp.fwi.layered import LayeredInversion, Stage
+from comp.fwi.survey import Survey
+from comp.fwi.wave import simulate
+
+SURVEY = Survey(
+    ny=20, nx=24, nt=320, pad=40, source_columns=(0, 11, 23), receiver_columns=tuple(range(24))
+)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Fewer than by default: the map is small.
+STAGES = (Stage(2 / 3, 2, 0.1), Stage(4 / 3, 2, 0.5), Stage(3, 3, 2.0, 100), Stage(3, 3, 2.0, 30))
+
+
+def faulted():
+    """Two interfaces, cut by a fault."""
+    velocity = np.full(SURVEY.map_shape, 1800.0)
+    velocity[6:, :13], velocity[8:, 13:] = 2300, 2300
+    velocity[12:, :13], velocity[14:, 13:] = 3000, 3000
+    return velocity
+
+
+def blurred(velocity):
+    """As a network would predict it: blurred, and off by some per cent."""
+    for axis in (0, 1):
+        padded = np.pad(velocity, [(3, 3) if a == axis else (0, 0) for a in (0, 1)], "edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 7, axis)
+        velocity = windows.mean(-1)
+    return velocity * (1 + 0.03 * np.sin(np.arange(len(velocity)) / 4))[:, None]
+
+
+def record(velocity):
+    return simulate(torch.tensor(velocity[None], dtype=torch.float32), SURVEY)[0].numpy()
+
+
+def error(velocity):
+    return np.abs(velocity - faulted()).mean()
+
+
+def test_comes_close_to_the_truth_and_is_the_same_again():
+    invert = LayeredInversion(SURVEY, stages=STAGES)
+    start, observed = blurred(faulted()), record(faulted())
+    found = invert(start, observed)
+    assert error(start) > 100
+    assert error(found) < 20
+    np.testing.assert_array_equal(invert(start, observed), found)
+
+
+def test_the_truth_stays():
+    found = LayeredInversion(SURVEY)(faulted(), record(faulted()))
+    np.testing.assert_array_equal(found, faulted())
+
+
+def test_keeps_to_the_surveys_velocities():
+    survey = replace(SURVEY, max_velocity=2700.0)
+    found = LayeredInversion(survey, stages=(Stage(1.0, 2, 0.5),))(
+        blurred(faulted()), record(faulted())
+    )
+    assert found.min() >= 1500 and found.max() <= 2700
+
+
+def test_the_second_start_is_tried_and_the_better_map_stays():
+    """With the truth for a second start, nothing else will do; with a constant, it is forgotten."""
+    start, observed = blurred(faulted()), record(faulted())
+    how = LayeredInversion(SURVEY, stages=(Stage(1.0, 1, 0.5),))
+    first = how(start, observed)
+    found = replace(how, second=lambda *_: faulted())(start, observed)
+    np.testing.assert_array_equal(found, faulted())
+    kept = replace(how, second=lambda *_: np.full(SURVEY.map_shape, 4000.0))(start, observed)
+    np.testing.assert_array_equal(kept, first)
+    asked = []
+    replace(how, second=lambda *of: asked.append(of), good=1.0)(start, observed)
+    assert not asked
+
+
+def test_a_map_worse_than_none_does_not_lose_its_structure():
+    """Fast layers reflect little: a start can be off by more than a constant map."""
+    truth = faulted() * 0.25 + 2800
+    start = truth.copy()
+    start[:6] += 40 * np.sin(np.arange(SURVEY.nx))
+    observed = record(truth)
+    found = LayeredInversion(SURVEY, stages=(Stage(1.0, 3, 0.5),))(start, observed)
+    assert np.ptp(found[:, 5]) > 0.5 * np.ptp(truth[:, 5])
+
+
+def test_auto_waits_for_a_gpu():
+    def names(device, newton):
+        return set(guesses(SURVEY, "sponge", torch.float32, device, newton, lambda *_: None))
+
+    assert names("cpu", "auto") == names("cuda", "off") == {"flat"}
+    assert names("cpu", "on") == names("cuda:0", "auto") == {"flat", "layered"}

@@ -1,0 +1,76 @@
+"""Changes under total variation: optimal, and the same as another method finds."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from comp.fwi.sparse import SparseChange, differences, variation
+
+SHAPE = (4, 5)
+
+
+@pytest.fixture
+def problem():
+    """(hessian, gradient, velocity, weights) of a misfit that does not tell all cells."""
+    generator = torch.Generator().manual_seed(0)
+    jacobian = torch.randn(12, 20, generator=generator, dtype=torch.float64)
+    hessian = jacobian.T @ jacobian / 2000 + 3e-4 * torch.eye(20, dtype=torch.float64)
+    gradient = 0.2 * torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    velocity = 2000 + 300 * torch.rand(SHAPE, generator=generator, dtype=torch.float64)
+    weights = [
+        0.2 + 0.3 * torch.rand(d.shape, generator=generator, dtype=torch.float64)
+        for d in differences(velocity)
+    ]
+    return hessian, gradient, velocity, weights
+
+
+def value(change, problem):
+    hessian, gradient, velocity, weights = problem
+    flat = change.flatten()
+    quadratic = gradient.flatten() @ flat + 0.5 * flat @ hessian @ flat
+    return float(quadratic + variation(velocity + change, weights))
+
+
+def test_as_low_as_a_general_optimiser_gets(problem):
+    hessian, gradient, velocity, weights = problem
+    found = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights)
+
+    def smoothed(flat, rounding=1e-3):
+        change = torch.tensor(flat, requires_grad=True)
+        total = gradient.flatten() @ change + 0.5 * change @ hessian @ change
+        for w, d in zip(weights, differences(velocity + change.view(SHAPE))):
+            total = total + (w * (d**2 + rounding**2).sqrt()).sum()
+        return total.item(), torch.autograd.grad(total, change)[0].numpy()
+
+    how = {"maxiter": 20000, "maxfun": 50000, "ftol": 1e-15, "gtol": 1e-9}
+    other = minimize(smoothed, np.zeros(20), jac=True, method="L-BFGS-B", options=how)
+    start, lowest = (
+        value(torch.zeros(SHAPE, dtype=torch.float64), problem),
+        value(torch.tensor(other.x).view(SHAPE), problem),
+    )
+    assert lowest < start
+    assert value(found, problem) < lowest + 1e-3 * (start - lowest)
+
+
+def test_neighbours_become_equal(problem):
+    hessian, gradient, velocity, weights = problem
+    found = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights)
+    jumps = torch.cat([d.abs().flatten() for d in differences(velocity + found)])
+    before = torch.cat([d.abs().flatten() for d in differences(velocity)])
+    assert (before < 0.5).sum() == 0
+    assert (jumps < 0.5).sum() >= 5 and (jumps > 5).sum() >= 5
+
+
+def test_no_weight_is_newtons_step(problem):
+    hessian, gradient, velocity, weights = problem
+    tiny = [1e-9 * w for w in weights]
+    found = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, tiny)
+    expected = torch.linalg.solve(hessian, -gradient.flatten()).view(SHAPE)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_refuses_a_hessian_that_is_not_positive(problem):
+    hessian, *others = problem
+    with pytest.raises(torch.linalg.LinAlgError):
+        SparseChange(SHAPE, "cpu")(hessian - torch.eye(20), *others)
