@@ -2,10 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint
+.PHONY: help install demo demo-image test lint
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
 # Installed once, and again when the requirements change.
 $(VENV)/.installed: pyproject.toml
@@ -19,6 +19,9 @@ install: $(VENV)/.installed  ## .venv with everything in it
 
 demo: install  ## from nothing to a scored submission, on two CPU cores
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
+
+demo-image: install  ## the same on images: tags of emoji
+	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo_image.sh
 
 test: install  ## the test suite
 	$(BIN)/python -m pytest

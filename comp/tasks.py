@@ -9,7 +9,7 @@ from comp.core.errors import InputError
 from comp.core.task import Task
 
 # Imported on demand: an image competition needs none of the wave solver's packages.
-_TASKS = {"fwi": ("comp.fwi.task", "FwiTask")}
+_TASKS = {"fwi": ("comp.fwi.task", "FwiTask"), "image": ("comp.image.task", "ImageTask")}
 
 
 def task_class(name: str) -> type[Task]:

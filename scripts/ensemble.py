@@ -10,7 +10,7 @@ python scripts/ensemble.py --method weighted --predictions runs/a/test.npy runs/
 import argparse
 from pathlib import Path
 
-from comp.core.ensemble import METHODS, combine, fit_weights
+from comp.core.ensemble import ERRORS, METHODS, combine, fit_weights
 from comp.core.errors import InputError, run_script
 from comp.core.oof import expected_ids, join_folds
 
@@ -30,6 +30,7 @@ def main() -> None:
     weighted.add_argument("--weights", nargs="+", type=float, help="one for each file, sum 1")
     weighted.add_argument("--oof", nargs="+", type=Path, help="out-of-fold file of each file")
     weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
+    weighted.add_argument("--error", choices=ERRORS, default="absolute", help="least in the fit")
     args = parser.parse_args()
     if args.join_folds:
         if args.ids is None:
@@ -49,7 +50,7 @@ def choose_weights(args: argparse.Namespace) -> list[float]:
         return args.weights
     if len(args.oof) != len(args.predictions):
         raise InputError(f"--oof: {len(args.oof)} files for {len(args.predictions)} --predictions")
-    weights = fit_weights(args.oof, args.truth)
+    weights = fit_weights(args.oof, args.truth, args.error)
     for weight, path in zip(weights, args.predictions):
         print(f"{weight:.4f}  {path}")
     return weights.tolist()

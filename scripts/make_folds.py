@@ -2,7 +2,7 @@
 
 python scripts/make_folds.py --data data/fwi_demo --folds 5
 python scripts/make_folds.py --data data/fwi_demo --valid-fraction 0.1 --group none
-python scripts/make_folds.py --data data/fwi_demo --folds 5 --picture data/fwi_demo/folds.png
+python scripts/make_folds.py --task image --data data/emoji --picture data/emoji/folds.png
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     how.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
     how.add_argument("--valid-fraction", type=float, help="instead: one split, 0 to 1 for fold 0")
     parser.add_argument(
-        "--group", help="column that must not straddle folds, or none (default for fwi: source)"
+        "--group", help="column that must not straddle folds, or none (default: as the data say)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the cut (default: 0)")
     parser.add_argument("--out", type=Path, help="fold file (default: <data>/folds.csv)")

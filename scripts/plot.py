@@ -1,52 +1,42 @@
-"""Draw velocity maps, records, misfits and errors from files, as PNG.
+"""Draw pictures from files, as PNG.
 
+Waveform inversion:
 python scripts/plot.py maps --stage start=oof.npy refined=refined.npy --truth truth.npy --out a.png
 python scripts/plot.py gathers --record test/000039dca2.npy --velocity refined.npy --out b.png
 python scripts/plot.py curves --misfit refined.misfit.npy --out c.png
 python scripts/plot.py bars --truth truth.npy --result start=oof.npy refined=refined.npy --out d.png
 
-The first shows the worst, the median and the best sample, or those named with --ids. The second
-simulates the map by the exact scheme and shows what it leaves unexplained.
+Images:
+python scripts/plot.py batch --config configs/image/plant_pathology.yaml --out e.png
+python scripts/plot.py classes --data data/plants --oof oof.npy --out f.png
+python scripts/plot.py precision --data data/plants --oof oof.npy --out g.png
+python scripts/plot.py sweep --data data/plants --oof oof.npy --out h.png
+python scripts/plot.py worst --data data/plants --oof oof.npy --out i.png
 """
 
 import argparse
 
 from comp.core.errors import run_script
-from comp.fwi.pictures import draw_bars, draw_curves, draw_maps, draw_residual, named_files
+from comp.fwi.pictures import PICTURES as FWI_PICTURES
+from comp.image.pictures import PICTURES as IMAGE_PICTURES
 
 
 def main() -> None:
-    """Parse, draw."""
+    """Parse, draw, print what there is to say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    maps = kinds.add_parser("maps", help="velocity at several stages, on one scale")
-    maps.add_argument("--stage", nargs="+", required=True, help="name=predictions.npy")
-    maps.add_argument("--truth", help="prediction file of the true maps")
-    maps.add_argument("--ids", nargs="+", help="samples (default: worst, median, best)")
-    gathers = kinds.add_parser("gathers", help="observed, modelled, residual")
-    gathers.add_argument("--record", required=True, help="<id>.npy, (5, 1000, 70)")
-    gathers.add_argument("--velocity", required=True, help="prediction file, or one map .npy")
-    gathers.add_argument("--id", help="of the prediction file (default: the record's)")
-    curves = kinds.add_parser("curves", help="misfit against evaluations, by family")
-    curves.add_argument("--misfit", required=True, help="<stem>.misfit.npy of scripts/refine.py")
-    bars = kinds.add_parser("bars", help="mean error by family, with its spread")
-    bars.add_argument("--truth", required=True, help="prediction file of the true maps")
-    bars.add_argument("--result", nargs="+", required=True, help="name=predictions.npy")
-    for kind in (maps, gathers, curves, bars):
+    pictures = FWI_PICTURES | IMAGE_PICTURES
+    for name, picture in pictures.items():
+        kind = kinds.add_parser(name, help=picture.about, description=picture.about)
+        for option, how in picture.options.items():
+            kind.add_argument(option, **how)
         kind.add_argument("--out", required=True, help="PNG to write")
-    args = parser.parse_args()
-    if args.kind == "maps":
-        draw_maps(args.out, named_files(args.stage), args.truth, args.ids)
-    elif args.kind == "gathers":
-        draw_residual(args.out, args.record, args.velocity, args.id)
-    elif args.kind == "curves":
-        draw_curves(args.out, args.misfit)
-    else:
-        for name, mae in draw_bars(args.out, args.truth, named_files(args.result)).items():
-            print(f"{name}: MAE {mae:.2f} m/s")
-    print(f"wrote {args.out}")
+    args = vars(parser.parse_args())
+    for line in pictures[args.pop("kind")].draw(**args) or ():
+        print(line)
+    print(f"wrote {args['out']}")
 
 
 if __name__ == "__main__":

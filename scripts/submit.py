@@ -2,6 +2,8 @@
 
 python scripts/submit.py --predictions submissions/fwi_demo.npy --out submissions/fwi_demo.csv
 python scripts/submit.py --check submissions/fwi_demo.csv --sample data/sample_submission.csv
+python scripts/submit.py --task image --data data/emoji --predictions runs/emoji/test.npy \\
+    --rule runs/emoji/rule.json --out submissions/emoji.csv
 """
 
 import argparse
@@ -9,7 +11,7 @@ import time
 from pathlib import Path
 
 from comp.core.errors import InputError, run_script
-from comp.core.predictions import load_predictions
+from comp.core.predictions import load_predictions, note_broken
 from comp.core.submission import check_submission, read_ids, write_submission
 from comp.tasks import task_class
 
@@ -27,8 +29,10 @@ def main() -> None:
     parser.add_argument("--decimals", type=int, help="decimal places (default: the layout's)")
     parser.add_argument("--clip", action="store_true", help="clip to the range of the truth")
     parser.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
+    parser.add_argument("--data", type=Path, help="image: prepared folder, for its labels")
+    parser.add_argument("--rule", type=Path, help="image: from probabilities to labels, JSON")
     args = parser.parse_args()
-    layout = task_class(args.task).layout
+    layout = task_class(args.task).layout(args.data, args.rule)
     path, start = args.check, time.perf_counter()
     if path is not None:
         ids = read_ids(args.sample or path, layout)
@@ -42,6 +46,8 @@ def main() -> None:
     rows = check_submission(path, layout, ids)
     seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
     print(f"checked {path}: {rows} rows of {len(ids)} ids, {size:.1f} MB, {seconds:.1f} s")
+    if args.predictions is not None:
+        note_broken(predictions.table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train the folds that a config names; run again, it goes on where it stood.
 
 accelerate launch scripts/train.py --config configs/fwi/demo.yaml train.epochs=5
+accelerate launch scripts/train.py --config configs/image/demo.yaml
 """
 
 import argparse

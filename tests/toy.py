@@ -33,7 +33,7 @@ class ToyData(Dataset):
 
 class ToyTask(Task):
     config_type = ToyConfig
-    layout = None
+    layout = report = None
     metric = "mae"
     lower_is_better = True
 
@@ -87,7 +87,7 @@ class ToyTask(Task):
         return batch
 
     def inputs(self, batch):
-        return batch["x"]
+        return (batch["x"],)
 
     def loss(self, output, batch, done):
         return {"loss": (output - batch["y"]).abs().mean()}

@@ -11,12 +11,10 @@ from matplotlib.figure import Figure
 from scipy.sparse import csc_array
 
 from comp.core.errors import InputError
-from comp.core.files import atomic_path
+from comp.core.figures import save, short
 
 SHOWN = 20  # rows and warnings on a terminal, labels in a panel
 TRAIN_ONLY = "train only"
-NAME_LENGTH = 30  # characters of a label's name beside a panel
-DPI = 110
 
 
 def balance_table(folds: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
@@ -132,22 +130,16 @@ def draw_balance(path: str | Path, table: pd.DataFrame) -> None:
     figure = Figure(figsize=(13, 1.4 + 0.27 * min(len(percent), SHOWN)), layout="constrained")
     left, right = figure.subplots(1, 2)
     span = pd.DataFrame({"down": np.minimum(spread, whole), "up": spread})  # no share is below 0
-    names = [f"{_short(name)}, {share:.3g} %" for name, share in whole.items()]
+    names = [f"{short(name)}, {share:.3g} %" for name, share in whole.items()]
     _draw_panel(left, percent.sub(whole, axis=0), 0, span, names)
     left.set_xlabel("share in the fold − share in all, percentage points")
     counts = (whole * sizes["all"] / 100).round().astype(int)
-    names = [f"{_short(name)}, n = {count}" for name, count in counts.items()]
+    names = [f"{short(name)}, n = {count}" for name, count in counts.items()]
     _draw_panel(right, percent.div(whole, axis=0), 1, span.div(whole, axis=0), names)
     right.set_xlabel("share in the fold / share in all")
     handles, titles = left.get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside lower center", ncols=9, frameon=False)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
-
-
-def _short(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= NAME_LENGTH else f"{text[:NAME_LENGTH]}…"
+    save(figure, path)
 
 
 def _draw_panel(

@@ -59,15 +59,27 @@ class TrainConfig(Section):
     )
     early_stop: int | None = Field(None, ge=1, description="validations without a better score")
     eval_every: int = Field(1, ge=1, description="epochs between validations")
+    eval_train: int | None = Field(
+        None,
+        ge=0,
+        description="training samples, neither augmented nor mixed, that are scored at validation "
+        "too; null: 1000 where training mixes samples, else none",
+    )
     checkpoint_every: int | None = Field(None, ge=1, description="steps; also after validation")
     log_every: int = Field(10, ge=1, description="steps between log lines")
     tensorboard: bool = Field(False, description="also write TensorBoard events")
+
+    def probes(self, mixes: bool) -> int:
+        """How many training samples are scored beside validation, if training mixes samples."""
+        if self.eval_train is not None:
+            return self.eval_train
+        return 1000 if mixes else 0
 
 
 class RunConfig(Section):
     """Everything that a run depends on; a competition adds its own sections."""
 
-    task: str = Field(description="the competition's kind: fwi")
+    task: str = Field(description="the competition's kind: fwi or image")
     name: str = Field(pattern=r"^[\w.-]+$", description="run folder's name")
     root: str = Field("runs", description="folder that holds the run folders")
     seed: int = Field(0, ge=0, description="seed of everything drawn")
@@ -92,6 +104,7 @@ RUNTIME_KEYS = (
     "loader",
     "train.accumulate",
     "train.checkpoint_every",
+    "train.eval_train",
     "train.log_every",
     "train.tensorboard",
 )

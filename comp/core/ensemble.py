@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 from tqdm import tqdm
 
 from comp.core.errors import InputError
@@ -19,7 +19,11 @@ from comp.core.predictions import Predictions, load_predictions, write_ids
 
 Method = Literal["mean", "median", "weighted"]
 METHODS: tuple[Method, ...] = ("mean", "median", "weighted")
+Error = Literal["absolute", "squared"]
+ERRORS: tuple[Error, ...] = ("absolute", "squared")
 _CHUNK_VALUES = 1 << 20  # values of one file worked on at once: 4 MB
+# Values drawn to fit weights on: as many as take some seconds.
+_FITTED = {"absolute": 100_000, "squared": 2_000_000}
 
 
 def combine(
@@ -105,9 +109,16 @@ def check_weights(weights: Sequence[float] | None, count: int) -> np.ndarray:
 
 
 def fit_weights(
-    oof: Sequence[str | Path], truth: str | Path, pixels: int = 100_000, seed: int = 0
+    oof: Sequence[str | Path],
+    truth: str | Path,
+    error: Error = "absolute",
+    values: int | None = None,
+    seed: int = 0,
 ) -> np.ndarray:
-    """Weights of the files, not negative and summing to one, with the least absolute error.
+    """Weights of the files, not negative and summing to one, with the least error.
+
+    The absolute error is the seismic competition's. Of probabilities against 0 and 1 it is least
+    where all are driven to the nearer end; their squared error is least where they are true.
 
     Least absolute deviations as a linear programme, solved by HiGHS in its dual form
     (Koenker and Bassett, Econometrica 46, 1978), which has a row for each file instead of one for
@@ -117,7 +128,9 @@ def fit_weights(
     Args:
         oof: out-of-fold prediction files of the same samples.
         truth: file in the same form; may have more samples.
-        pixels: values drawn for the fit, without replacement, from all samples.
+        error: whose mean over the values is to be least.
+        values: how many are drawn for the fit, without replacement, from all samples; None for
+            what takes some seconds.
         seed: of the draw.
 
     Returns:
@@ -138,7 +151,9 @@ def fit_weights(
     target.check_shape(first)
     files.append((target, target.rows_of(first.ids)))
     total = first.values.size
-    drawn = np.random.default_rng(seed).choice(total, size=min(pixels, total), replace=False)
+    drawn = np.random.default_rng(seed).choice(
+        total, size=min(values or _FITTED[error], total), replace=False
+    )
     sample, value = np.divmod(np.sort(drawn), total // len(first))
     columns = []
     for file, rows in files:
@@ -148,7 +163,8 @@ def fit_weights(
             bad = first.ids[sample[int(np.argmin(np.isfinite(column)))]]
             raise InputError(f"{file.path}: id {bad!r} holds NaN or infinite values")
         columns.append(column)
-    return _least_absolute(np.stack(columns[:-1], axis=1), columns[-1])
+    fit = _least_absolute if error == "absolute" else _least_squares
+    return fit(np.stack(columns[:-1], axis=1), columns[-1])
 
 
 def _least_absolute(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -164,6 +180,19 @@ def _least_absolute(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if solution.status != 0:
         raise RuntimeError(f"weights not found: {solution.message}")
     weights = np.clip(-solution.ineqlin.marginals, 0.0, None)
+    return weights / weights.sum()
+
+
+def _least_squares(predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Weights (files,) for predictions (values, files) and truth (values,), by their squares.
+
+    With weights that sum to one the error is the weighted sum of the files' own errors, so the sum
+    can be a further equation of the least squares, so heavy that the others cannot bend it.
+    """
+    errors = np.linalg.qr(predictions - truth[:, None], mode="r")
+    heavy = 1e4 * max(np.abs(errors).max(), 1e-12)
+    left = np.vstack([errors, np.full(errors.shape[1], heavy)])
+    weights, _ = nnls(left, np.append(np.zeros(len(errors)), heavy))
     return weights / weights.sum()
 
 

@@ -1,6 +1,7 @@
 """What a competition says about its submission CSV, and the CSV read by that, chunk by chunk."""
 
 import csv
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,19 @@ from tqdm import tqdm
 from comp.core.errors import InputError
 
 _READ_BYTES = 1 << 22
+_READ_VALUES = 1 << 22  # 16 MB, where one cell stands for thousands of values
+
+
+class BadCell(ValueError):
+    """A cell that cannot be read; the message says what was found and what is expected.
+
+    Attributes:
+        row: its row among those that were given.
+    """
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Layout(Protocol):
@@ -59,8 +73,16 @@ class Layout(Protocol):
         """The columns after the row id for predictions (k, *value_shape), k·rows_per_id long."""
         ...
 
-    def rows(self, columns: Sequence[pa.Array]) -> np.ndarray:
-        """The reverse of `columns`: (rows, *row_shape) float32, NaN for an empty cell."""
+    def rows(self, columns: Sequence[pa.Array], numbers: np.ndarray) -> np.ndarray:
+        """The reverse of `columns`: (rows, *row_shape) float32, NaN for a number that is missing.
+
+        Args:
+            columns: those after the row id.
+            numbers: (rows,) int64 number of each row within its sample.
+
+        Raises:
+            BadCell: text that does not stand for values.
+        """
         ...
 
 
@@ -84,13 +106,16 @@ def read_chunks(
         column_types={first: pa.string(), **dict.fromkeys(others, layout.column_type)},
         include_columns=[first] if only_ids else list(layout.header),
     )
+    step = max(1, _READ_VALUES // math.prod(layout.row_shape))
     size = os.path.getsize(path)
     with tqdm(total=size, desc=f"reading {Path(path).name}", unit="B", unit_scale=True) as bar:
         try:
             with pa.OSFile(str(path)) as file:
                 for batch in pacsv.open_csv(file, read_options=read, convert_options=convert):
                     bar.update(file.tell() - bar.n)
-                    yield batch.column(0), batch.columns[1:]
+                    for start in range(0, len(batch), step):
+                        part = batch.slice(start, step)
+                        yield part.column(0), part.columns[1:]
         except pa.ArrowInvalid as error:
             raise InputError(f"{path}: {one_line(error)}") from None
 

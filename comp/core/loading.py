@@ -7,6 +7,8 @@ exactly where it stood. Accelerate's samplers keep such state and lose it in mid
 """
 
 from collections.abc import Iterable, Iterator
+from traceback import clear_frames
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +18,27 @@ from comp.core.config import LoaderConfig, TrainConfig
 from comp.core.errors import InputError
 from comp.core.signals import outlive_signals
 
+_RAISED = f"{InputError.__module__}.{InputError.__qualname__}: "  # how a traceback ends
+
 
 def derive_seed(*parts: int) -> int:
     """A 63-bit seed that depends on every part and on their order."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-class StepBatches(Sampler[list[int]]):
+class Positions(list[int]):
+    """A batch's positions in the dataset, with the epoch that they are visited in.
+
+    Workers get it as it is, so a dataset whose samples differ from epoch to epoch needs no state
+    of its own (see `comp.core.batches`). To all others it is a list.
+    """
+
+    def __init__(self, positions: Iterable[int], epoch: int) -> None:
+        super().__init__(positions)
+        self.epoch = epoch
+
+
+class StepBatches(Sampler[Positions]):
     """Deals the samples of each optimizer step to micro-batches and processes.
 
     A step takes `batch_size` samples off the epoch's permutation. They fall into
@@ -71,11 +87,11 @@ class StepBatches(Sampler[list[int]]):
         """Slot of this process's micro-batch number `micro`."""
         return micro * self.processes + self.process
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Positions]:
         for step in range(self.start, self.stop):
             slots = self.positions(step).reshape(self.accumulate * self.processes, -1)
             for micro in range(self.accumulate):
-                yield slots[self.slot(micro)].tolist()
+                yield Positions(slots[self.slot(micro)].tolist(), step // self.steps_per_epoch)
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
@@ -101,12 +117,29 @@ def micro_batch_size(config: TrainConfig, processes: int, available: int) -> int
     return config.batch_size // slots
 
 
+class Loader(DataLoader):
+    """Ends its workers at once when one fails, and hands on an InputError in its one line."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except Exception as error:
+            # torch's frames hold the error that holds them, and the workers: left to the garbage
+            # collector, which ends them in the wrong order, they would keep the process for a
+            # minute.
+            clear_frames(error.__traceback__)
+            last = str(error).rstrip().rpartition("\n")[2]
+            if last.startswith(_RAISED):  # where torch has added the worker's traceback
+                raise InputError(last.removeprefix(_RAISED)) from error
+            raise
+
+
 def make_loader(
     dataset: Dataset, batches: Iterable[list[int]], config: LoaderConfig, device: torch.device
-) -> DataLoader:
+) -> Loader:
     """A loader over given batches of positions; a dataset's own `collate` is used if it has one."""
     workers = config.workers
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
@@ -132,3 +165,9 @@ def limit_rows(rows: np.ndarray, limit: int | None) -> np.ndarray:
     if limit is None or len(rows) <= limit:
         return rows
     return rows[np.linspace(0, len(rows) - 1, limit).round().astype(int)]
+
+
+def draw_rows(rows: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """At most `number` rows, drawn without replacement by `seed` alone, ascending."""
+    generator = np.random.default_rng(derive_seed(seed, number))
+    return np.sort(generator.choice(rows, min(number, len(rows)), replace=False))

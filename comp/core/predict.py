@@ -1,6 +1,5 @@
 """Inference in order: metrics on a validation fold, prediction files with their ids."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,9 @@ from comp.core.config import RunConfig
 from comp.core.errors import InputError
 from comp.core.files import new_npy, partial_path
 from comp.core.loading import chunks, limit_rows, make_loader, to_device
-from comp.core.predictions import write_ids
+from comp.core.predictions import note_broken, write_ids
 from comp.core.task import Batch, Task
+from comp.core.threads import share_cores
 
 _PRECISION = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
@@ -33,9 +33,8 @@ def new_accelerator(config: RunConfig, events: Path | None = None) -> Accelerato
         log_with="tensorboard" if events else None,
         project_dir=events,
     )
-    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
-        # The launcher gives each process one thread, which is right beside a GPU only.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    if accelerator.device.type == "cpu":
+        share_cores(accelerator.num_processes)
     return accelerator
 
 
@@ -152,7 +151,8 @@ def predict(
 ) -> None:
     """Write one prediction file per network, rows in the order of `table`.
 
-    Several processes each write their own stretch of rows into the same files.
+    Several processes each write their own stretch of rows into the same files. Samples that could
+    not be read get the task's `stand_in`; the id table marks them, and they are named at the end.
 
     Args:
         task: casts, views and their inverses.
@@ -181,15 +181,20 @@ def predict(
             tqdm(total=len(own), desc="predict", unit="sample", dynamic_ncols=True)
         )
         start = int(own[0]) if len(own) else 0
+        broken = np.zeros(len(table), bool)
         for batch in loader:
             batch = task.plain_batch(to_device(batch, device))
             size = len(next(iter(batch.values())))
+            if "broken" in batch:
+                broken[start : start + size] = batch["broken"].cpu().numpy()
             for network, file in zip(networks, files):
                 seen = [
                     task.unview(_forward(task, network, task.view(batch, view), accelerator), view)
                     for view in views
                 ]
                 mean = torch.stack(seen).mean(0).cpu().numpy()
+                if (lost := broken[start : start + size]).any():
+                    mean[lost] = task.stand_in()
                 if not np.isfinite(mean).all():
                     bad = int(np.argmin(np.isfinite(mean).reshape(size, -1).all(1)))
                     raise InputError(f"prediction of {table['id'].iloc[start + bad]} is not finite")
@@ -199,9 +204,13 @@ def predict(
         for file in files:
             file.flush()
         accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        broken = np.any(gather_object([broken]), axis=0)
     if main:
+        marked = table.assign(broken=broken.astype(int)) if broken.any() else table
         for out in outs:
-            write_ids(out, table)
+            write_ids(out, marked)
+        note_broken(marked)
     accelerator.wait_for_everyone()
 
 
@@ -209,5 +218,5 @@ def _forward(
     task: Task, network: nn.Module, batch: Batch, accelerator: Accelerator
 ) -> torch.Tensor:
     with accelerator.autocast():
-        output = network(task.inputs(batch))
+        output = network(*task.inputs(batch))
     return task.predictions(output.float())

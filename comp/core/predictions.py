@@ -14,6 +14,8 @@ import pandas as pd
 from comp.core.errors import InputError
 from comp.core.files import atomic_path, open_npy, save_npy
 
+_NAMED = 20  # unreadable samples named one by one
+
 
 def ids_path(path: str | Path) -> Path:
     """The table of ids that belongs to the array at `path` (`a/test.npy` → `a/test.ids.csv`)."""
@@ -94,6 +96,15 @@ def save_predictions(path: str | Path, table: pd.DataFrame, values: np.ndarray) 
     check_unique(table["id"], ids_path(path))
     save_npy(path, values)
     write_ids(path, table)
+
+
+def note_broken(table: pd.DataFrame) -> None:
+    """Name the samples that an id table marks as unreadable, with a 1 in its column `broken`."""
+    if "broken" not in table:
+        return
+    lost = table["id"][table["broken"].astype(str) == "1"]
+    names = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
+    print(f"warning: {len(lost)} of {len(table)} samples could not be read: {names}")
 
 
 def check_unique(ids: pd.Series, source: str | Path) -> None:

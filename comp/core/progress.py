@@ -65,10 +65,18 @@ class Progress:
         self._show(loss=f"{values['loss']:.4f}", lr=f"{lr:.1e}", rate=f"{rate:.0f}/s")
         self._restart_clock()
 
-    def validated(self, step: int, metrics: dict[str, float], metric: str, best: float) -> None:
-        """Validation metrics after `step` steps; `metric` is the one that selects."""
-        self._write(step, {f"valid/{key}": value for key, value in metrics.items()})
-        self._show(**{metric: f"{metrics[metric]:.4g}", "best": f"{best:.4g}"})
+    def validated(
+        self, step: int, metrics: dict[str, float], metric: str, best: float | None
+    ) -> None:
+        """Metrics after `step` steps, as in `valid/mae` and `train/mae`.
+
+        `metric` is the one that selects; `best` is None as long as nothing has been validated.
+        """
+        self._write(step, metrics)
+        names = {f"valid/{metric}": metric, f"train/{metric}": f"train {metric}"}
+        shown = {names[key]: value for key, value in metrics.items() if key in names}
+        shown |= {} if best is None else {"best": best}
+        self._show(**{key: f"{value:.4g}" for key, value in shown.items()})
         self._restart_clock()
 
     def _restart_clock(self) -> None:

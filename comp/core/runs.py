@@ -11,7 +11,8 @@ from comp.core.config import RunConfig, config_differences, dump_config, read_ya
 from comp.core.errors import InputError
 from comp.core.files import write_json, write_text
 
-_PACKAGES = ("comp", "torch", "timm", "segmentation-models-pytorch", "accelerate", "numpy", "numba")
+_PACKAGES = ("comp", "torch", "timm", "segmentation-models-pytorch", "albumentations", "accelerate")
+_PACKAGES += ("numpy", "numba")
 
 
 def open_run(config: RunConfig) -> Path:

@@ -5,6 +5,7 @@ holds one chunk in memory, whatever the number of rows. Messages count lines as 
 header is line 1.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ from tqdm import tqdm
 
 from comp.core.errors import InputError
 from comp.core.files import atomic_path, drop_pages
-from comp.core.layout import Layout, one_line, read_chunks
+from comp.core.layout import BadCell, Layout, one_line, read_chunks
 from comp.core.predictions import Predictions
 
-_CHUNK_ROWS = 20_000  # CSV rows made at once: some MB, enough to hide the cost of a Python step
+# CSV rows made at once, and values they are made of: some MB, enough to hide the cost of a step.
+_CHUNK_ROWS, _CHUNK_VALUES = 20_000, 1 << 22
 
 
 def write_submission(
@@ -63,7 +65,8 @@ def write_submission(
     decimals = layout.decimals if decimals is None else decimals
     low, high = layout.clip_range
     outside = 0
-    step = max(1, _CHUNK_ROWS // layout.rows_per_id)
+    most = _CHUNK_ROWS // layout.rows_per_id, _CHUNK_VALUES // math.prod(layout.value_shape)
+    step = max(1, min(most))
     types = [pa.string()] + [layout.column_type] * (len(layout.header) - 1)
     schema = pa.schema(list(zip(layout.header, types)))
     # The header is written by hand because Arrow would put it in quotes.
@@ -145,7 +148,8 @@ def check_submission(path: str | Path, layout: Layout, ids: Sequence[str]) -> in
             name = layout.split(row_ids[different[0] :][:1])[0][0].as_py()
             why = "the order differs" if name in set(ids) else "that id is unknown"
             raise InputError(f"{path}: line {start + different[0] + 2}: {different[1]}; {why}")
-        _check_rows(path, start, row_ids, layout.rows(columns), layout)
+        numbers = np.arange(start, start + len(row_ids)) % layout.rows_per_id
+        _read_rows(path, start, row_ids, columns, numbers, layout)
         start += len(row_ids)
     if start < total:
         raise InputError(f"{path}: ends after {start} rows, expected {total}")
@@ -180,9 +184,7 @@ def read_submission(path: str | Path, layout: Layout, ids: Sequence[str]) -> np.
             raise InputError(
                 f"{path}: line {start + first + 2}: row id {row_ids[first].as_py()!r} {what}"
             )
-        chunk = layout.rows(columns)
-        _check_rows(path, start, row_ids, chunk, layout)
-        values[rows] = chunk
+        values[rows] = _read_rows(path, start, row_ids, columns, numbers, layout)
         seen[rows] = True
         drop_pages(values)
         start += len(rows)
@@ -239,10 +241,21 @@ def _check_predictions(
         raise InputError(f"{predictions.path}: id {predictions.ids[rows[bad[0]]]!r}: {bad[1]}")
 
 
-def _check_rows(
-    path: str | Path, start: int, row_ids: pa.Array, values: np.ndarray, layout: Layout
-) -> None:
-    bad = _first_bad(values, layout.valid_range)
+def _read_rows(
+    path: str | Path,
+    start: int,
+    row_ids: pa.Array,
+    columns: Sequence[pa.Array],
+    numbers: np.ndarray,
+    layout: Layout,
+) -> np.ndarray:
+    """(rows, *row_shape) values of a chunk that begins with row `start`, all of them good."""
+    try:
+        values = layout.rows(columns, numbers)
+        bad = _first_bad(values, layout.valid_range)
+    except BadCell as error:
+        bad = error.row, str(error)
     if bad is not None:
         row_id = row_ids[bad[0]].as_py()
         raise InputError(f"{path}: line {start + bad[0] + 2} ({row_id}): {bad[1]}")
+    return values

@@ -1,6 +1,8 @@
 """The seam: what a competition supplies, so that the core can train, predict and submit for it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch.utils.data import Dataset
 
 from comp.core.config import RunConfig
 from comp.core.folds import Description
+from comp.core.layout import Layout
 
 Batch = dict[str, torch.Tensor]
 
@@ -23,8 +26,7 @@ class Task(ABC):
     """
 
     config_type: ClassVar[type[RunConfig]]
-    layout: ClassVar[Any]  # the submission layout, see comp.core.submission
-    metric: ClassVar[str]  # the metric that selects the best checkpoint
+    metric: str  # the metric that selects the best checkpoint
     lower_is_better: ClassVar[bool]
 
     def __init__(self, config: RunConfig) -> None:
@@ -34,6 +36,32 @@ class Task(ABC):
     @abstractmethod
     def describe(folder: str) -> Description:
         """Ids, groups and multi-hot labels of a prepared folder, for making folds."""
+
+    @staticmethod
+    @abstractmethod
+    def layout(data: Path | None = None, rule: Path | None = None) -> Layout:
+        """The submission's layout.
+
+        Args:
+            data: prepared folder of the training data, where the layout depends on it.
+            rule: file that says how predictions become what is submitted, where they differ.
+
+        Raises:
+            InputError: one of them is needed, or of no use here.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def report(submission: Path, truth: Path, **files: Path | None) -> Iterable[str]:
+        """Score a submission CSV from files alone: lines of text, the last one with the score.
+
+        Args:
+            submission: the CSV.
+            truth: a prediction file, or a CSV in the submission's layout.
+            files: `train`, the prepared training data; `picture`, a PNG to draw; `predictions` and
+                `records`, the prediction file and the test folder that may be drawn there. None
+                where not given.
+        """
 
     @property
     @abstractmethod
@@ -50,6 +78,14 @@ class Task(ABC):
     def dataset(self, rows: np.ndarray) -> Dataset:
         """Training data at `rows`, with targets."""
 
+    def training_dataset(self, rows: np.ndarray, seed: int) -> Dataset:
+        """Training data at `rows` as it is trained on, where that is not `dataset`.
+
+        Whatever is drawn in it may depend on `seed`, a sample's row and the epoch alone, see
+        `comp.core.loading`.
+        """
+        return self.dataset(rows)
+
     @abstractmethod
     def table(self, rows: np.ndarray) -> pd.DataFrame:
         """The id table of `rows` for a prediction file: `id`, then informative columns."""
@@ -60,7 +96,14 @@ class Task(ABC):
 
     @abstractmethod
     def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
-        """Id table and dataset, without targets, of a test folder in the competition's layout."""
+        """Id table and dataset, without targets, of a test folder in the competition's layout.
+
+        Its batches may say which samples could not be read: "broken", (b,) bool.
+        """
+
+    def stand_in(self) -> np.ndarray:
+        """The prediction of a test sample that could not be read."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing for a broken sample")
 
     @property
     @abstractmethod
@@ -75,6 +118,11 @@ class Task(ABC):
         perhaps where there is no network.
         """
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the network is trained on mixtures of samples, so that losses say little."""
+        return False
+
     @abstractmethod
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Cast, augment and mix on the device; everything random comes from `generator` (CPU)."""
@@ -84,8 +132,8 @@ class Task(ABC):
         """Cast on the device, for validation and prediction."""
 
     @abstractmethod
-    def inputs(self, batch: Batch) -> torch.Tensor:
-        """What the network takes, from a batch as the two functions above leave it."""
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """The network's arguments, from a batch as the two functions above leave it."""
 
     @abstractmethod
     def loss(self, output: torch.Tensor, batch: Batch, done: float) -> dict[str, torch.Tensor]:

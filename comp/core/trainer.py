@@ -23,6 +23,7 @@ from comp.core.folds import fold_rows
 from comp.core.loading import (
     StepBatches,
     derive_seed,
+    draw_rows,
     limit_rows,
     make_loader,
     micro_batch_size,
@@ -66,6 +67,8 @@ class Trainer:
         self.train_rows, self.valid_rows = (
             limit_rows(rows, self.config.limit) for rows in fold_rows(task.folds(), fold)
         )
+        probes = self.settings.probes(task.mixes)
+        self.probe_rows = draw_rows(self.train_rows, probes, self.seed)
         processes = self.accelerator.num_processes
         self.micro_size = micro_batch_size(self.settings, processes, len(self.train_rows))
         self.marks = fold_marks(task, fold, self.train_rows, self.valid_rows)
@@ -146,7 +149,8 @@ class Trainer:
             start=self.step,
             stop=self.total,
         )
-        dataset, device = self.task.dataset(self.train_rows), self.accelerator.device
+        dataset = self.task.training_dataset(self.train_rows, self.seed)
+        device = self.accelerator.device
         loader = iter(make_loader(dataset, batches, self.config.loader, device))
         watch = LossWatch(self.accelerator.gather, strict=self.settings.precision != "fp16")
         while self.step < self.total and not self._early():
@@ -192,7 +196,7 @@ class Trainer:
             batch = self.task.training_batch(batch, torch.Generator().manual_seed(seed))
             last = micro == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self.model(self.task.inputs(batch))
+                output = self.model(*self.task.inputs(batch))
                 terms = self.task.loss(output, batch, self.step / self.total)
                 self.accelerator.backward(terms["loss"] / accumulate)
             for name, term in terms.items():
@@ -214,16 +218,23 @@ class Trainer:
         logs = end or self.step % self.settings.log_every == 0
         saves = end or bool(every and self.step % every == 0)
         validates = end or (within == 0 and epoch % self.settings.eval_every == 0)
-        return logs, saves, validates and len(self.valid_rows) > 0
+        return logs, saves, validates and len(self.valid_rows) + len(self.probe_rows) > 0
 
     def _early(self) -> bool:
         return self.settings.early_stop is not None and self.stale >= self.settings.early_stop
 
     def _validate(self, progress: Progress) -> None:
-        metrics = evaluate(
-            self.task, self.network, self.valid_rows, self.accelerator, self.micro_size
-        )
-        score = metrics[self.task.metric]
+        metrics = {}
+        for part, rows in (("train", self.probe_rows), ("valid", self.valid_rows)):
+            if len(rows):
+                found = evaluate(self.task, self.network, rows, self.accelerator, self.micro_size)
+                metrics |= {f"{part}/{name}": value for name, value in found.items()}
+        score = metrics.get(f"valid/{self.task.metric}")
+        if score is not None:
+            self._judge(score)
+        progress.validated(self.step, metrics, self.task.metric, self.best)
+
+    def _judge(self, score: float) -> None:
         sign = 1 if self.task.lower_is_better else -1
         better = self.best is None or sign * score < sign * self.best
         self.stale = 0 if better else self.stale + 1
@@ -231,7 +242,6 @@ class Trainer:
             self.best, self.best_step = score, self.step
             if self.main:
                 self._save_weights("best", score)
-        progress.validated(self.step, metrics, self.task.metric, self.best)
 
     def _broken_message(self, seen: Seen, batches: StepBatches) -> str:
         ids = self.task.ids[self.train_rows[batches.positions(seen.step)]]

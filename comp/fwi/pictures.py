@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from comp.core.errors import InputError
+from comp.core.figures import Picture
 from comp.core.files import drop_pages, open_npy
 from comp.core.predictions import Predictions, ids_path, load_predictions
 from comp.fwi.checks import check_records
@@ -172,3 +173,44 @@ def _errors(file: Predictions, truth: Predictions) -> np.ndarray:
         for array in (file.values, truth.values):
             drop_pages(array)
     return errors
+
+
+def _draw_bars(out: str, truth: str, result: Sequence[str]) -> list[str]:
+    means = draw_bars(out, truth, named_files(result))
+    return [f"{name}: MAE {mae:.2f} m/s" for name, mae in means.items()]
+
+
+_TRUTH = "prediction file of the true maps"
+PICTURES = {
+    "maps": Picture(
+        "velocity at several stages, on one scale",
+        lambda out, stage, **how: draw_maps(out, named_files(stage), **how),
+        {
+            "--stage": {"nargs": "+", "required": True, "help": "name=predictions.npy"},
+            "--truth": {"help": _TRUTH},
+            "--ids": {"nargs": "+", "help": "samples (default: worst, median, best)"},
+        },
+    ),
+    "gathers": Picture(
+        "observed, modelled, residual",
+        draw_residual,
+        {
+            "--record": {"required": True, "help": "<id>.npy, (5, 1000, 70)"},
+            "--velocity": {"required": True, "help": "prediction file, or one map .npy"},
+            "--id": {"dest": "name", "help": "of the prediction file (default: the record's)"},
+        },
+    ),
+    "curves": Picture(
+        "misfit against evaluations, by family",
+        draw_curves,
+        {"--misfit": {"required": True, "help": "<stem>.misfit.npy of scripts/refine.py"}},
+    ),
+    "bars": Picture(
+        "mean error by family, with its spread",
+        _draw_bars,
+        {
+            "--truth": {"required": True, "help": _TRUTH},
+            "--result": {"nargs": "+", "required": True, "help": "name=predictions.npy"},
+        },
+    ),
+}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from comp.core.errors import InputError
+from comp.core.figures import save
 from comp.fwi.plots_base import (
     ERROR_COLOURS,
     PANEL_INCHES,
@@ -19,7 +20,6 @@ from comp.fwi.plots_base import (
     gather_limit,
     label_outer,
     panels,
-    save,
 )
 from comp.fwi.survey import OFFICIAL, Survey
 

@@ -1,9 +1,4 @@
-"""What all pictures share: colours, scales, panels in rows, the axes in metres and seconds.
-
-Figures are built without pyplot: no display is needed and none stays in memory.
-"""
-
-from pathlib import Path
+"""What all pictures of maps and records share: colours, scales, panels, metres and seconds."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +7,6 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
 
 from comp.core.errors import InputError
-from comp.core.files import atomic_path
 from comp.fwi.survey import Survey
 
 VELOCITY_COLOURS, ERROR_COLOURS, GATHER_COLOURS = "viridis", "RdBu_r", "gray"
@@ -20,7 +14,6 @@ VELOCITY_COLOURS, ERROR_COLOURS, GATHER_COLOURS = "viridis", "RdBu_r", "gray"
 # its absolute amplitudes.
 GATHER_PERCENTILE = 92
 PANEL_INCHES, BAR_INCHES = 2.5, 0.12
-DPI = 110
 
 
 def panels(
@@ -83,12 +76,6 @@ def colour_bar(
     """A horizontal colour bar below some columns of `panels`."""
     cell = figure.add_subplot(grid[-1, columns])
     figure.colorbar(image, cax=cell, label=label, orientation="horizontal", extend="both")
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG atomically."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
 
 
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

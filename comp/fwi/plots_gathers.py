@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from comp.core.errors import InputError
+from comp.core.figures import save
 from comp.fwi.plots_base import (
     check_shape,
     colour_bar,
@@ -14,7 +15,6 @@ from comp.fwi.plots_base import (
     gather_limit,
     label_outer,
     panels,
-    save,
 )
 from comp.fwi.survey import OFFICIAL, Survey
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from comp.core.errors import InputError
-from comp.fwi.plots_base import check_shape, save
+from comp.core.figures import save
+from comp.fwi.plots_base import check_shape
 
 BAND = (10, 90)  # percentiles between which the band and the whiskers lie
 _PER_ROW = 4

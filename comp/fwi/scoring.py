@@ -1,5 +1,6 @@
 """A submission CSV scored against truth: the competition's number, a table by family, a picture."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from comp.core.errors import InputError
 from comp.core.files import open_npy
 from comp.core.predictions import Predictions, load_predictions
 from comp.core.submission import read_ids, read_submission
-from comp.fwi.metrics import Baselines, mae_table, scored, streamed_mae
+from comp.fwi.metrics import Baselines, fit_baselines, mae_table, scored, streamed_mae
+from comp.fwi.shots import ShotStore
 from comp.fwi.submission import FwiLayout
 
 
@@ -32,6 +34,31 @@ class Score:
     def mae(self) -> float:
         """The competition's number, m/s."""
         return float(self.errors.mean())
+
+
+def report(
+    submission: Path,
+    truth: Path,
+    layout: FwiLayout,
+    *,
+    train: Path | None = None,
+    picture: Path | None = None,
+    predictions: Path | None = None,
+    records: Path | None = None,
+) -> Iterator[str]:
+    """Lines about a submission: the table by family, with `train` beside baselines, the score.
+
+    Raises:
+        InputError: as `score_submission` and `draw_extremes`.
+    """
+    score = score_submission(submission, truth, layout)
+    baselines = None if train is None else fit_baselines(ShotStore(train))
+    yield "MAE in m/s over all rows and the scored columns"
+    yield family_table(score, baselines, layout).to_string(float_format="%.2f")
+    if picture is not None:
+        draw_extremes(picture, score, layout, predictions, records)
+        yield f"wrote {picture}"
+    yield f"score of {submission}: {score.mae:.4f} m/s"
 
 
 def score_submission(path: str | Path, truth: str | Path, layout: FwiLayout) -> Score:

@@ -5,8 +5,7 @@ device, where `batch["shots"].float() / store.amplitude_scale` gives the amplitu
 """
 
 import mmap
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
 
+from comp.core.batches import BatchDataset, batch_tensor
 from comp.core.errors import InputError
 from comp.core.files import drop_pages
+from comp.core.task import Batch
 from comp.fwi.openmaps import OpenMaps
 from comp.fwi.records import RecordFolder
 from comp.fwi.shards import ArrayEntry, ShardEntry, read_index, shard_file
-
-Batch = dict[str, torch.Tensor]
 
 
 class ShotStore:
@@ -157,51 +155,6 @@ class ShotStore:
         return self._open.get(number, kind), int(row - self._starts[number])
 
 
-def batch_tensor(shape: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
-    """An empty tensor for a batch.
-
-    A loader's worker hands its batches over in shared memory; a tensor that lies there from the
-    start is not copied again.
-    """
-    tensor = torch.empty(tuple(shape), dtype=dtype)
-    return tensor if get_worker_info() is None else tensor.share_memory_()
-
-
-class BatchDataset(Dataset, ABC):
-    """Rows of a store or folder, read a whole batch at a time.
-
-    A DataLoader needs `collate_fn=dataset.collate`, as nothing is left to put together.
-
-    Attributes:
-        rows: (n,) int64 rows of the source, in the order of the dataset.
-    """
-
-    def __init__(self, source: ShotStore | RecordFolder, rows: Sequence[int] | None = None) -> None:
-        """`rows` selects and orders; None takes all."""
-        self.rows = np.arange(len(source)) if rows is None else np.asarray(rows, np.int64)
-        if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < len(source):
-            what = f"rows {self.rows.min()}..{self.rows.max()}"
-            raise IndexError(f"{what} of {len(source)} in {source.folder}")
-
-    @abstractmethod
-    def read(self, rows: np.ndarray) -> Batch:
-        """The batch of these rows of the source."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> Batch:
-        return {key: value[0] for key, value in self.__getitems__([position]).items()}
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        return self.read(self.rows[np.asarray(positions)])
-
-    @staticmethod
-    def collate(batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
-
-
 class ShotDataset(BatchDataset):
     """Training samples.
 
@@ -214,7 +167,7 @@ class ShotDataset(BatchDataset):
         super().__init__(store, rows)
         self.store = store
 
-    def read(self, rows: np.ndarray) -> Batch:
+    def read(self, rows: np.ndarray, epoch: int) -> Batch:
         survey = self.store.survey
         shots = batch_tensor((len(rows), *survey.record_shape), torch.float16)
         velocity = batch_tensor((len(rows), 1, *survey.map_shape), torch.float32)
@@ -235,7 +188,7 @@ class RecordDataset(BatchDataset):
         super().__init__(records, rows)
         self.records = records
 
-    def read(self, rows: np.ndarray) -> Batch:
+    def read(self, rows: np.ndarray, epoch: int) -> Batch:
         shots = batch_tensor((len(rows), *self.records.survey.record_shape), torch.float32)
         for row, out in zip(rows, shots.numpy()):
             self.records.read(int(row), out)

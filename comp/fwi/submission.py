@@ -77,7 +77,7 @@ class FwiLayout:
         rows = scored(values).reshape(-1, *self.row_shape)
         return [pa.array(column) for column in np.ascontiguousarray(rows.T, dtype=np.float32)]
 
-    def rows(self, columns: Sequence[pa.Array]) -> np.ndarray:
+    def rows(self, columns: Sequence[pa.Array], numbers: np.ndarray) -> np.ndarray:
         """(rows, scored columns) float32, m/s."""
         return np.stack([c.to_numpy(zero_copy_only=False) for c in columns], axis=1)
 

@@ -1,7 +1,9 @@
 """Waveform inversion as a task of the core: shot records in, velocity maps out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from comp.core.errors import InputError
 from comp.core.folds import Description
 from comp.core.loading import limit_rows
 from comp.core.task import Batch, Task
@@ -20,8 +23,9 @@ from comp.fwi.metrics import scored
 from comp.fwi.models import build_model
 from comp.fwi.physics import Part, draw_part, misfit_weight, waveform_misfit
 from comp.fwi.records import RecordFolder
+from comp.fwi.scoring import report
 from comp.fwi.shots import RecordDataset, ShotDataset, ShotStore
-from comp.fwi.submission import LAYOUT
+from comp.fwi.submission import LAYOUT, FwiLayout
 from comp.fwi.survey import OFFICIAL, OFFICIAL_COLUMNS, Survey
 
 
@@ -29,7 +33,6 @@ class FwiTask(Task):
     """The waveform-inversion competition; see `Task` for each method."""
 
     config_type = FwiConfig
-    layout = LAYOUT
     metric = "mae"
     lower_is_better = True
     config: FwiConfig
@@ -37,6 +40,16 @@ class FwiTask(Task):
     @staticmethod
     def describe(folder: str) -> Description:
         return describe_folder(folder)
+
+    @staticmethod
+    def layout(data: Path | None = None, rule: Path | None = None) -> FwiLayout:
+        if rule is not None:
+            raise InputError(f"{rule}: no rule is used here, velocities are submitted as they are")
+        return LAYOUT
+
+    @staticmethod
+    def report(submission: Path, truth: Path, **files: Path | None) -> Iterator[str]:
+        return report(submission, truth, LAYOUT, **files)
 
     @cached_property
     def store(self) -> ShotStore:
@@ -82,6 +95,10 @@ class FwiTask(Task):
         """Of the training data's official shots."""
         return replace(self.store.survey, source_columns=OFFICIAL_COLUMNS)
 
+    @property
+    def mixes(self) -> bool:
+        return self.config.augment.mixup > 0
+
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         records = self._amplitudes(batch["shots"])
         draw = draw_augment(len(records), self.config.augment, generator)
@@ -105,8 +122,8 @@ class FwiTask(Task):
     def _amplitudes(self, shots: torch.Tensor) -> torch.Tensor:
         return shots.float() / self.store.amplitude_scale
 
-    def inputs(self, batch: Batch) -> torch.Tensor:
-        return batch["shots"]
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor]:
+        return (batch["shots"],)
 
     def loss(self, output: torch.Tensor, batch: Batch, done: float) -> dict[str, torch.Tensor]:
         # Divided by half the velocity range, so that gradients have the size of a unit-scale net's.
@@ -157,7 +174,7 @@ class FwiTask(Task):
     def metrics(self, scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
         error = pd.Series(scores["error"].astype(np.float64))
         found = {"mae": float(error.mean())}
-        if "misfit" in scores:
+        if "misfit" in scores and not np.isnan(scores["misfit"]).all():
             found["misfit"] = float(np.nanmean(scores["misfit"]))
         families = error.groupby(self.store.families[rows]).mean()
         return found | {f"mae/{k}": float(v) for k, v in families.items()}

@@ -27,7 +27,11 @@ def small(tmp_path) -> Path:
 
 
 def test_configs_are_shipped():
-    assert {"demo.yaml", "openfwi.yaml"} <= {path.name for path in SHIPPED}
+    names = {f"{path.parent.name}/{path.stem}" for path in SHIPPED}
+    backbones = "efficientnet_b0 efficientnet_b4 seresnext50_32x4d convnext_tiny hgnetv2_b2"
+    assert {"fwi/demo", "fwi/openfwi"} <= names
+    image = {"demo", "plant_pathology", "bengali", *backbones.split()}
+    assert {f"image/{name}" for name in image} <= names
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

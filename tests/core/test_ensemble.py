@@ -144,11 +144,39 @@ def test_fitted_weights_are_the_best_of_a_fine_grid(out_of_fold):
     assert mae(weights) < min(mae(single) for single in np.eye(3)) - 1
 
 
-def test_a_useless_file_gets_no_weight(tmp_path, out_of_fold):
+def test_weights_of_least_squares_are_the_best_of_a_fine_grid(out_of_fold):
+    paths, truth = out_of_fold
+    stack = np.stack([load_predictions(path).values for path in paths]).reshape(3, -1)
+    target = load_predictions(truth).values.ravel()
+
+    def square(weights):
+        return np.square(weights @ stack.astype(np.float64) - target).mean()
+
+    weights = fit_weights(paths, truth, "squared")
+    assert (weights >= 0).all() and weights.sum() == pytest.approx(1, abs=1e-12)
+    pairs = itertools.product(range(101), repeat=2)
+    best = min(square(np.array([a, b, 100 - a - b]) / 100) for a, b in pairs if a + b <= 100)
+    assert square(weights) <= best < square(weights) * 1.001
+    assert np.abs(weights - fit_weights(paths, truth)).max() > 0.01
+
+
+def test_probabilities_take_weights_by_squares(tmp_path):
+    # A coin's chances, and the same driven to the ends: nearer in sum, further from the truth.
+    rng = np.random.default_rng(0)
+    chance = np.where(rng.random((40, 500)) < 0.5, 0.3, 0.7)
+    truth = save(tmp_path / "t.npy", range(40), rng.random((40, 500)) < chance)
+    files = {"true": chance, "sharp": np.round(chance)}
+    paths = [save(tmp_path / f"{k}.npy", range(40), v, fold=0) for k, v in files.items()]
+    assert fit_weights(paths, truth, "absolute")[1] > 0.99
+    assert fit_weights(paths, truth, "squared")[0] > 0.95
+
+
+@pytest.mark.parametrize("error", ["absolute", "squared"])
+def test_a_useless_file_gets_no_weight(tmp_path, out_of_fold, error):
     (good, *_), truth = out_of_fold
     fold = {"fold": np.zeros(7, int)}
     exact = save(tmp_path / "exact.npy", IDS, load_predictions(truth).values, **fold)
-    np.testing.assert_allclose(fit_weights([good, exact], truth), [0, 1], atol=1e-9)
+    np.testing.assert_allclose(fit_weights([good, exact], truth, error), [0, 1], atol=1e-7)
 
 
 def test_weights_do_not_depend_on_order_of_ids_or_more_truth(tmp_path, out_of_fold, values):
@@ -164,7 +192,7 @@ def test_weights_do_not_depend_on_order_of_ids_or_more_truth(tmp_path, out_of_fo
 
 def test_the_draw_is_seeded(out_of_fold):
     paths, truth = out_of_fold
-    first, again, other = (fit_weights(paths, truth, pixels=20, seed=s) for s in (0, 0, 1))
+    first, again, other = (fit_weights(paths, truth, values=20, seed=s) for s in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
 
 

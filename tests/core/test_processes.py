@@ -15,11 +15,14 @@ TESTS = Path(__file__).parent.parent
 
 
 def launch(root, processes, accumulate):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    command += ["--num_processes", str(processes), "--num_cpu_threads_per_process", "1"]
+    # Not by `accelerate launch --cpu`, which starts a single process whatever it is told.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(processes)]
     command += [str(TESTS / "toy_fit.py"), str(root), str(accumulate)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    how = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **how})
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(f"one of {processes} processes") == processes
     folder = root / "toy" / "fold_0"
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return log, load_state(folder / "final.safetensors")["model"]

@@ -41,7 +41,7 @@ class TextLayout:
     def columns(self, values):
         return [pa.array([" ".join(np.array(LABELS)[row > 0.5]) for row in values], pa.string())]
 
-    def rows(self, columns):
+    def rows(self, columns, numbers):
         return np.array(
             [[name in cell.split(" ") for name in LABELS] for cell in columns[0].to_pylist()],
             np.float32,
@@ -71,7 +71,7 @@ class TripleLayout:
     def columns(self, values):
         return [pa.array(column) for column in values.reshape(-1, 2).T.astype(np.float32)]
 
-    def rows(self, columns):
+    def rows(self, columns, numbers):
         return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
 
 

@@ -232,3 +232,31 @@ def test_log_lines_are_json(tmp_path):
     for line in (folder / "log.jsonl").read_text().splitlines():
         assert {"step", "epoch"} <= json.loads(line).keys()
     assert list(folder.glob("events/**/events.out.tfevents*"))
+
+
+def test_training_samples_are_scored_beside_validation(tmp_path):
+    plain = toy_config(tmp_path / "plain", dropout=0.2, jitter=0.5)
+    config = toy_config(tmp_path / "probed", dropout=0.2, jitter=0.5, train={"eval_train": 20})
+    for each in (plain, config):
+        fit(ToyTask(each), 0, each.folder)
+    folders = [fold_folder(each.folder, 0) for each in (plain, config)]
+    assert_same_weights(*(weights(folder) for folder in folders))  # it only looks
+    lines = [e for e in read_log(folders[1] / "log.jsonl") if "valid/mae" in e]
+    assert len(lines) == 3 and all("train/mae" in line for line in lines)
+    assert not any("train/mae" in e for e in read_log(folders[0] / "log.jsonl"))
+    # The last figure is that of the final weights on a fixed draw of training rows, undisturbed.
+    trainer = Trainer(ToyTask(config), 0, folders[1])
+    rows = trainer.probe_rows
+    assert len(rows) == len(set(rows)) == 20 and set(rows) <= set(trainer.train_rows)
+    network = load_network(trainer.task, folders[1] / "final.safetensors")
+    with torch.inference_mode():
+        error = (network(trainer.task.x[rows]) - trainer.task.y[rows]).abs().mean()
+    assert float(error) == pytest.approx(lines[-1]["train/mae"], rel=1e-5)
+
+
+def test_without_validation_training_samples_are_scored_all_the_same(tmp_path):
+    config = toy_config(tmp_path, folds=("all",), train={"eval_train": 200})
+    assert fit(ToyTask(config), "all", config.folder)["best"] is None
+    lines = read_log(fold_folder(config.folder, "all") / "log.jsonl")
+    assert len([e for e in lines if "train/mae" in e]) == 3
+    assert not any("valid/mae" in e for e in lines)

@@ -55,7 +55,7 @@ def test_another_survey_has_another_layout():
     small = FwiLayout(Survey(ny=3, nx=5, receiver_columns=tuple(range(5))))
     assert small.header == ("oid_ypos", "x_1", "x_3") and small.rows_per_id == 3
     values = np.arange(30, dtype=np.float32).reshape(2, 3, 5)
-    rows = small.rows(small.columns(values))
+    rows = small.rows(small.columns(values), np.arange(len(values) * small.rows_per_id))
     assert rows.tolist() == [[1, 3], [6, 8], [11, 13], [16, 18], [21, 23], [26, 28]]
 
 

@@ -1,0 +1,48 @@
+"""The rule from probabilities to labels: compared, chosen and written for the test set."""
+
+from pathlib import Path
+
+from comp.core.errors import InputError
+from comp.core.files import atomic_path, write_text
+from comp.image.judged import load_judged
+from comp.image.metrics import MacroRecall
+from comp.image.rule_report import Comparison, compare_rules
+from comp.image.store import ImageStore
+
+
+def compare_on(store: ImageStore, path: str | Path) -> Comparison:
+    """Compare the rules that the competition's metric can be used with.
+
+    Args:
+        store: the training data, which knows the truth.
+        path: out-of-fold prediction file of it, of all folds or of some.
+
+    Raises:
+        InputError: not out-of-fold, of fewer than two folds, of other data.
+    """
+    known, metric = load_judged(store, path), store.metric
+    groups = None if isinstance(metric, MacroRecall) else store.label_groups
+    return compare_rules(known.probabilities, known.truth, known.folds, metric, groups)
+
+
+def write_rule(path: str | Path, comparison: Comparison, name: str | None = None) -> str:
+    """Write one rule as JSON, and the table of all beside it as `<stem>.csv`.
+
+    Args:
+        path: the rule's file.
+        comparison: what to choose from.
+        name: the rule's name; None for the best by its nested score.
+
+    Returns:
+        The rule's name.
+
+    Raises:
+        InputError: no such rule.
+    """
+    name = comparison.best if name is None else name
+    if name not in comparison.rules:
+        raise InputError(f"rule {name!r}: unknown; takes one of {', '.join(comparison.rules)}")
+    with atomic_path(Path(path).with_suffix(".csv")) as partial:
+        comparison.table.to_csv(partial, float_format="%.6g")
+    write_text(path, comparison.rules[name].to_json())
+    return name
