@@ -56,31 +56,29 @@ def write_records(folder, ids, maps, half, device):
         save_npy(folder / f"{name}.npy", record.numpy())
 
 
-def refine(starts, records, out, settings, prior):
+def refine(*how):
     """Refine a prediction file on all GPUs, a process each, and return the seconds."""
-    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    shares = [Share(i, len(devices), device) for i, device in enumerate(devices)]
-    start = time.perf_counter()
+    start, count = time.perf_counter(), torch.cuda.device_count()
+    if count < 2:
+        refine_file(*how, Share(device="cuda" if count else "cpu"))
+        return time.perf_counter() - start
     spawn = multiprocessing.get_context("spawn")
-    others = [
-        spawn.Process(target=refine_file, args=(starts, records, out, settings, prior, share))
-        for share in shares[1:]
-    ]
-    for process in others:
+    shares = [Share(i, count, f"cuda:{i}") for i in range(count)]
+    processes = [spawn.Process(target=refine_file, args=(*how, share)) for share in shares]
+    for process in processes:
         process.start()
-    refine_file(starts, records, out, settings, prior, shares[0])
-    for process in others:
+    for process in processes:
         process.join()
     return time.perf_counter() - start
 
 
 def summary(before, after, result, seconds):
-    """One row."""
+    """One row; a family may end with no error at all."""
     columns = {
         "samples": len(after),
         "MAE before": before.mean(),
         "after": after.mean(),
-        "ratio": before.mean() / after.mean(),
+        "ratio": before.mean() / after.mean() if after.any() else np.inf,
         "median": np.median(after),
         "worse": int((after > before).sum()),
         "misfit before": result["start_misfit"].mean(),
@@ -108,6 +106,7 @@ def main() -> None:
     add("--precisions", nargs="+", choices=get_args(Precision), default=["float32"])
     add("--evaluations", type=int, default=Settings.evaluations)
     add("--batch", type=int, default=Settings.batch)
+    add("--families", nargs="+", help="of the truth's (default: all)")
     add("--limit", type=int, help="samples of a family, at most")
     add("--keep", type=Path, help="folder to leave the refined prediction files in")
     args = parser.parse_args()
@@ -132,7 +131,9 @@ def main() -> None:
                 newton=newton,
             )
             found = {}
-            for family, rows in table.reset_index(drop=True).groupby("family").groups.items():
+            of_family = table.reset_index(drop=True).groupby("family").groups
+            for family in args.families or of_family:
+                rows = of_family[family]
                 given = folder / f"{family}.npy"
                 save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
                 out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
@@ -141,8 +142,9 @@ def main() -> None:
                 before = sample_mae(starts[rows], truth[rows])
                 after = sample_mae(load_predictions(out).values, truth[rows])
                 found[family] = summary(before, after, result, seconds)
-            print(f"\nprior {prior}, newton {newton}, {solver}, {precision}")
-            print(pd.DataFrame(found).T.infer_objects().to_string(float_format="%.4g"), flush=True)
+                print(f"\nprior {prior}, newton {newton}, {solver}, {precision}")
+                lines = pd.DataFrame(found).T.infer_objects()
+                print(lines.to_string(float_format="%.4g"), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,13 @@ def guesses(
     dtype: torch.dtype,
     device: torch.device | str,
     newton: Newton,
-    descended: Guess,
 ) -> dict[str, Guess]:
     """Prior -> (start (ny, nx), record) -> map (ny, nx), for the priors that have such a method.
 
     Gauss-Newton for layered maps takes seconds a map on a GPU and an hour on a CPU: `auto` is on
-    where the device is a GPU. `descended` brings a start closer by L-BFGS; it is asked where the
-    given start leads to no good map.
+    where the device is a GPU.
     """
     found: dict[str, Guess] = {"flat": FlatInversion(survey, solver, dtype, device)}
     if newton == "on" or (newton == "auto" and torch.device(device).type == "cuda"):
-        found["layered"] = LayeredInversion(survey, solver, dtype, device, descended)
+        found["layered"] = LayeredInversion(survey, solver, dtype, device)
     return found

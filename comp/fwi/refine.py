@@ -8,7 +8,6 @@ finds for a kind of map (`comp.fwi.guesses`) is tried first.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ from comp.fwi.wave import simulate
 # A sample ends at another method's map whose misfit is below this: records rounded to float16
 # differ from their own map by 2e-4 to 5e-4, and going on would fit the rounding.
 _FOUND = 1e-3
-_SECOND_START = 40  # evaluations
 _SMALLEST = 1e-12  # penalty, in place of zero where it divides
 
 
@@ -89,7 +87,7 @@ class Refiner:
         self._weight = torch.zeros(slots, dtype=torch.float64, device=device)
         # What they find is tried once the start has been evaluated.
         how = survey, self.settings.solver, self._dtype, device
-        self._guesses = guesses(*how, self.settings.newton, self._descended)
+        self._guesses = guesses(*how, self.settings.newton)
         self._optimizer = BatchedLBFGS(
             slots,
             shape[0] * shape[1],
@@ -118,13 +116,6 @@ class Refiner:
                 self._samples[i] = None
             yield results
 
-    def _descended(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """Where a layered map gets by a few steps of L-BFGS alone: another start for a guess."""
-        alone = replace(self.settings, evaluations=_SECOND_START, batch=1, newton="off")
-        refiner = Refiner(alone, self.survey, self._record.device)
-        ended = refiner.refine([Sample(0, start, record, "layered")])
-        return next(one.velocity for many in ended for one in many)
-
     @property
     def misfits(self) -> np.ndarray:
         """Relative misfits of the samples last worked on, as far as any have been."""
@@ -132,7 +123,10 @@ class Refiner:
         return last[self._spent > 0].numpy()
 
     def _fill(self, queue: Iterator[Sample]) -> None:
-        """Put the next samples into the free slots."""
+        """Put the next samples into the free slots, at most one that another method tries first.
+
+        Else all of them would be tried before any could end.
+        """
         for i, occupant in enumerate(self._samples):
             if occupant is None and (sample := next(queue, None)) is not None:
                 self._samples[i] = sample
@@ -142,6 +136,8 @@ class Refiner:
                 self._record[i] = torch.from_numpy(np.array(sample.record, np.float64))
                 self._spent[i] = 0
                 self._optimizer.start(torch.tensor([i]), self._start[i].reshape(1, -1))
+                if sample.prior in self._guesses:
+                    return
 
     def _advance(self, slots: torch.Tensor) -> None:
         """One evaluation of each of `slots`."""

@@ -9,12 +9,12 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import simulate
 from comp.fwi.wave.born import Born
 
-# Long enough for the waves to leave, with an odd choice of sources and receivers.
+# With an odd choice of sources and receivers, and waves still about when the record ends.
 SURVEY = Survey(
     ny=18,
     nx=25,
-    nt=600,
-    pad=60,
+    nt=300,
+    pad=20,
     source_columns=(3, 20),
     receiver_columns=(0, 7, 16, 24),
     source_row=1,
@@ -27,53 +27,50 @@ def steps(survey=SURVEY):
     velocity = torch.full((1, *survey.map_shape), 1800.0, dtype=torch.float64)
     velocity[:, 6:] = 2300
     velocity[:, 11:, 12:] = 2900
+    velocity[:, 4, 18] = 1700  # the slowest also sets the sponge's strength, which is left out
     return velocity
-
-
-def spectrum(records, born):
-    """(bins, shots · receivers)."""
-    found = torch.fft.rfft(records[0], n=born.length, dim=1)[:, list(born.bins)]
-    return found.movedim(1, 0).flatten(1)
 
 
 @pytest.fixture
 def derivatives(one_thread):
-    born = Born(SURVEY, 45)
-    return torch.stack(list(born.derivatives(steps()[0].float(), born.bins)))
+    """(shots, bins, receivers, cells)."""
+    return torch.stack(list(Born(SURVEY, 45).derivatives(steps()[0].float())))
 
 
 def difference(change, step=1.0):
-    born = Born(SURVEY, 45)
     moved = simulate(steps() + step * change, SURVEY) - simulate(steps() - step * change, SURVEY)
-    return spectrum(moved / (2 * step), born)
+    return Born(SURVEY, 45).spectrum(moved[0] / (2 * step))
 
 
+# Inside, at the edges, in corners, under a source and under a receiver.
 @pytest.mark.parametrize(
     ("row", "column", "off"),
-    [(9, 12, 0.06), (5, 4, 0.06), (14, 20, 0.08), (9, 0, 0.2), (17, 9, 0.2)],
+    [(9, 12, 0.02), (5, 4, 0.02), (9, 0, 0.02), (17, 9, 0.02), (0, 13, 0.02), (1, 20, 0.02)]
+    + [(2, 7, 0.02), (0, 0, 0.05), (17, 24, 0.05)],
 )
 def test_a_cells_derivative(derivatives, row, column, off):
     change = torch.zeros_like(steps())
     change[0, row, column] = 1
     expected = difference(change)
-    found = derivatives[:, :, row * SURVEY.nx + column]
+    found = derivatives[..., row * SURVEY.nx + column]
     assert (found - expected).norm() < off * expected.norm()
 
 
-def test_all_cells_together_with_their_margin(derivatives):
-    """What the edges' continuation adds is in it: a uniform change moves the margin too."""
-    expected = difference(torch.ones_like(steps()))
-    assert (derivatives.sum(2) - expected).norm() < 0.06 * expected.norm()
+def test_all_cells_but_the_slowest_together(derivatives):
+    change = (steps() > 1700).double()
+    expected = difference(change)
+    found = derivatives @ change.flatten().to(derivatives.dtype)
+    assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def test_one_bin_alone_is_the_same(derivatives):
-    born = Born(SURVEY, 45)
-    (found,) = born.derivatives(steps()[0].float(), [7])
-    torch.testing.assert_close(found, derivatives[list(born.bins).index(7)])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same(derivatives):
+    found = torch.stack(list(Born(SURVEY, 45).derivatives(steps()[0].float().cuda()))).cpu()
+    assert (found - derivatives).norm() < 1e-4 * derivatives.norm()
 
 
 def test_sampling_follows_the_highest_frequency():
     born = Born(SURVEY, 45)
-    assert (born.every, born.length) == (5, 600)
+    assert (born.every, born.length) == (5, SURVEY.nt)
     assert born.frequency(born.bins[-1]) <= 45 < born.frequency(born.bins[-1] + 1)
-    assert Born(replace(SURVEY, nt=603), 45).length == 600
+    assert Born(replace(SURVEY, nt=303), 45).length == 300

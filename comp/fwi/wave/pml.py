@@ -87,7 +87,7 @@ def _run(maps: torch.Tensor, shots: torch.Tensor, survey: Survey, pml_width: int
         pml_width=pml_width,
         pml_freq=survey.peak_frequency,
         nt=survey.nt + 1,
-        **time_stepping(survey),
+        **_time_stepping(survey),
     )
     # deepwave records before each step, the official scheme after it.
     return found.receiver_amplitudes[..., 1:].mT
@@ -124,7 +124,7 @@ class _Recomputed(torch.autograd.Function):
         return *torch.autograd.grad(record, maps, gradient), None, None, None
 
 
-def time_stepping(survey: Survey) -> dict[str, float]:
+def _time_stepping(survey: Survey) -> dict[str, float]:
     """deepwave's `max_vel` and `courant_number`: one inner step a sample for every lawful map.
 
     At deepwave's own Courant number, 0.6, there would be two above 4243 m/s with the official

@@ -65,6 +65,14 @@ def gradients(scheme: Scheme, saved: tuple[torch.Tensor], grad_record: torch.Ten
     return Gradients(alpha, kappa, amplitude)
 
 
+def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
+    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X)."""
+    _, shots, nt = scheme.amplitude.shape
+    history = scheme.alpha.new_empty(nt // every, shots, *scheme.alpha.shape[1:])
+    _each_shot(partial(_snapshots_of_shot, scheme, every, history), 1, shots)
+    return history
+
+
 def _each_shot(job: Callable[[tuple[int, int]], None], n: int, shots: int) -> None:
     """Run `job` for each (map, shot) on `torch.get_num_threads()` threads."""
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=_flush_denormals) as pool:
@@ -108,6 +116,29 @@ def _run_shot(
         record[job].numpy(),
         saved[job].numpy(),
     )
+
+
+def _snapshots_of_shot(
+    scheme: Scheme, every: int, history: torch.Tensor, job: tuple[int, int]
+) -> None:
+    """Fill `history` (samples, shots, Y, X) at a shot: states of segments, and the last field."""
+    nt, (rows, columns) = scheme.amplitude.shape[2], scheme.alpha.shape[1:]
+    fields = _fields(scheme, 2)
+    states = fields.new_empty((nt - 1) // every, *fields.shape)
+    _propagate(
+        fields.numpy(),
+        *_coefficients(scheme, job[0]),
+        scheme.amplitude[job].numpy(),
+        scheme.sources[job[1]].numpy(),
+        scheme.receivers[:0].numpy(),
+        every,
+        np.empty((nt, 0), fields.numpy().dtype),
+        states.numpy(),
+    )
+    inner = slice(HALO, HALO + rows), slice(LANES, LANES + columns)
+    history[: len(states), job[1]] = states[:, 1, *inner]
+    if nt % every == 0:
+        history[-1, job[1]] = fields[nt % 2][inner]
 
 
 def _gradient_shot(

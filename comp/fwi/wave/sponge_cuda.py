@@ -144,6 +144,20 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         return Gradients(alpha, kappa, amplitude)
 
 
+def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
+    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X)."""
+    with torch.cuda.device(scheme.alpha.device):
+        _, shots, nt = scheme.amplitude.shape
+        samples = nt // every
+        history = scheme.alpha.new_empty(samples, shots, *scheme.alpha.shape[1:])
+        forward = _Forward(scheme, None)
+        for k in range(samples * every):
+            forward.step(k, history[:0], 0)
+            if (k + 1) % every == 0:
+                history[k // every] = forward.state(k + 1)[1, 0]
+        return history
+
+
 class _Forward:
     """The two fields of a forward run and the launches for even and for odd steps.
 
