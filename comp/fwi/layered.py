@@ -92,6 +92,12 @@ class LayeredInversion:
     tries: int = 3
     tolerance: float = 1e-5
 
+    @property
+    def memory(self) -> int:
+        """Bytes on the device, beside the simulations of one map: 10 GB with official maps."""
+        last = self.survey.peak_frequency * max(stage.highest for stage in self.stages)
+        return Born(self.survey, last).memory + 5 * 8 * (self.survey.ny * self.survey.nx) ** 2
+
     def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The map (ny, nx) reached from a start (ny, nx) and a record, float64, m/s."""
         velocity = torch.from_numpy(start.astype(np.float64)).to(self.device)

@@ -77,9 +77,19 @@ def test_a_map_worse_than_none_does_not_lose_its_structure():
     assert np.ptp(found[:, 5]) > 0.5 * np.ptp(truth[:, 5])
 
 
-def test_auto_waits_for_a_gpu():
-    def names(device, newton):
-        return set(guesses(SURVEY, "sponge", torch.float32, device, newton))
-
-    assert names("cpu", "auto") == names("cuda", "off") == {"flat"}
-    assert names("cpu", "on") == names("cuda:0", "auto") == {"flat", "layered"}
+@pytest.mark.parametrize(
+    ("newton", "free", "names"),
+    [
+        ("off", 1 << 40, {"flat"}),
+        ("on", 0, {"flat", "layered"}),
+        ("auto", 1 << 40, {"flat", "layered"}),
+        ("auto", 1 << 20, {"flat"}),
+    ],
+)
+def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    assert set(guesses(SURVEY, "sponge", torch.float32, "cuda:0", newton)) == names
+    note = capsys.readouterr().out
+    assert ("note: Gauss-Newton" in note) == (newton == "auto" and len(names) == 1)
+    on_cpu = guesses(SURVEY, "sponge", torch.float32, "cpu", newton)
+    assert ("layered" in on_cpu) == (newton == "on")
