@@ -30,7 +30,8 @@ def main() -> None:
     weighted.add_argument("--weights", nargs="+", type=float, help="one for each file, sum 1")
     weighted.add_argument("--oof", nargs="+", type=Path, help="out-of-fold file of each file")
     weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
-    weighted.add_argument("--error", choices=ERRORS, default="absolute", help="least in the fit")
+    least = "least in the fit (default: absolute); probabilities need squared"
+    weighted.add_argument("--error", choices=ERRORS, default="absolute", help=least)
     args = parser.parse_args()
     if args.join_folds:
         if args.ids is None:

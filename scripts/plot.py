@@ -15,9 +15,10 @@ python scripts/plot.py worst --data data/plants --oof oof.npy --out i.png
 """
 
 import argparse
+import sys
 
 from comp.core.errors import run_script
-from comp.fwi.pictures import PICTURES as FWI_PICTURES
+from comp.core.figures import Picture
 from comp.image.pictures import PICTURES as IMAGE_PICTURES
 
 
@@ -27,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    pictures = FWI_PICTURES | IMAGE_PICTURES
+    pictures = known_pictures(sys.argv[1:2])
     for name, picture in pictures.items():
         kind = kinds.add_parser(name, help=picture.about, description=picture.about)
         for option, how in picture.options.items():
@@ -37,6 +38,16 @@ def main() -> None:
     for line in pictures[args.pop("kind")].draw(**args) or ():
         print(line)
     print(f"wrote {args['out']}")
+
+
+def known_pictures(asked: list[str]) -> dict[str, Picture]:
+    """The pictures by kind; those of images alone where one is asked for."""
+    if IMAGE_PICTURES.keys() & asked:
+        return IMAGE_PICTURES
+    # Imported on demand: pictures of images need none of the wave solver's packages.
+    from comp.fwi.pictures import PICTURES as FWI_PICTURES
+
+    return FWI_PICTURES | IMAGE_PICTURES
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ python scripts/rules.py --data data/plant_pathology --oof runs/plant_pathology/o
     --out runs/plant_pathology/rule.json
 
 Prints how each rule scores on folds that it was not searched on, and writes the best one, searched
-on all, for scripts/submit.py; the table goes beside it as a CSV.
+on all, for scripts/submit.py; the table goes beside it as a CSV. Predictions of one fold will do:
+the rules are then judged on parts of it.
 """
 
 import argparse

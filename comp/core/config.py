@@ -185,10 +185,15 @@ def _describe(error: ValidationError, cls: type[Section]) -> str:
         parts.pop()
     key = ".".join(parts) or key
     meaning = f" ({known[key]})" if known.get(key) else ""
+    got, message = first["input"], first["msg"]
     if first["type"] == "missing":
-        return f"key '{key}'{meaning} is missing"
-    got = first["input"]
-    message = first["msg"].replace("Input should be", "takes").replace("Value error, ", "")
+        *place, last = first["loc"]
+        if isinstance(last, str):
+            return f"key '{key}'{meaning} is missing"
+        # A tuple that is too short: pydantic misses each of its further positions.
+        beside = [other for other in error.errors() if other["loc"][:-1] == tuple(place)]
+        message = f"Input should be {last + len(beside)} values"
+    message = message.replace("Input should be", "takes").replace("Value error, ", "")
     return f"key '{key}': got {got!r}; {message[:1].lower()}{message[1:]}{meaning}"
 
 

@@ -99,13 +99,17 @@ def load_aligned(paths: Sequence[str | Path]) -> list[tuple[Predictions, np.ndar
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> np.ndarray:
-    """(count,) float64 weights; raises InputError unless they are not negative and sum to one."""
+    """(count,) float64 weights that sum to one, so that no combined value leaves the files' range.
+
+    Raises:
+        InputError: another number of them, a negative one, or a sum that is not one up to rounding.
+    """
     if weights is None or len(weights) != count:
         raise InputError(f"{0 if weights is None else len(weights)} weights for {count} files")
     shares = np.asarray(weights, dtype=np.float64)
     if not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise InputError(f"weights {list(weights)}: expected none negative and a sum of 1")
-    return shares
+    return shares / shares.sum()
 
 
 def fit_weights(

@@ -91,12 +91,11 @@ def read_chunks(
 ) -> Iterator[tuple[pa.Array, list[pa.Array]]]:
     """Yield (row ids, other columns) of a CSV chunk by chunk, under one progress bar.
 
-    With `only_ids` the other columns are left out, and stray spaces in the header pass with a note.
+    With `only_ids` the other columns are left out. The header is skipped, see `check_header`.
 
     Raises:
-        InputError: no such file, another header, a row or a cell that does not parse.
+        InputError: a row or a cell that does not parse.
     """
-    _check_header(path, layout, allow_spaces=only_ids)
     first, *others = layout.header
     # One thread, because only then does Arrow's message about a bad cell say the line.
     read = pacsv.ReadOptions(
@@ -120,7 +119,11 @@ def read_chunks(
             raise InputError(f"{path}: {one_line(error)}") from None
 
 
-def _check_header(path: str | Path, layout: Layout, allow_spaces: bool) -> None:
+def check_header(path: str | Path, layout: Layout, allow_spaces: bool = False) -> None:
+    """Raise InputError unless there is such a file and its header is the layout's.
+
+    With `allow_spaces` stray spaces in the header pass with a note.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             found = next(csv.reader([file.readline()]), [])

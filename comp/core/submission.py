@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from comp.core.errors import InputError
 from comp.core.files import atomic_path, drop_pages
-from comp.core.layout import BadCell, Layout, one_line, read_chunks
+from comp.core.layout import BadCell, Layout, check_header, one_line, read_chunks
 from comp.core.predictions import Predictions
 
 # CSV rows made at once, and values they are made of: some MB, enough to hide the cost of a step.
@@ -104,6 +104,7 @@ def read_ids(path: str | Path, layout: Layout) -> np.ndarray:
         InputError: another header, a malformed row id, the rows of an id not together and in
             order, an id twice.
     """
+    check_header(path, layout, allow_spaces=True)
     ids: list[str] = []
     start, per_id = 0, layout.rows_per_id
     for row_ids, _ in read_chunks(path, layout, only_ids=True):
@@ -141,6 +142,7 @@ def check_submission(path: str | Path, layout: Layout, ids: Sequence[str]) -> in
     Raises:
         InputError: the first difference with its line.
     """
+    check_header(path, layout)
     start, total = 0, len(ids) * layout.rows_per_id
     for row_ids, columns in read_chunks(path, layout):
         different = _first_difference(row_ids, _expected(layout, ids, start, len(row_ids)))
@@ -166,6 +168,21 @@ def read_submission(path: str | Path, layout: Layout, ids: Sequence[str]) -> np.
         InputError: another header; a row id malformed, unknown, doubled or missing; a value that is
             NaN or out of range.
     """
+    check_header(path, layout)
+    return _read_values(path, layout, ids)
+
+
+def read_truth(path: str | Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and values of a truth in the submission's layout, as `read_ids` and `read_submission`.
+
+    Unlike a submission, which has to pass elsewhere too, it may have stray spaces in its header.
+    """
+    ids = read_ids(path, layout)
+    return ids, _read_values(path, layout, ids)
+
+
+def _read_values(path: str | Path, layout: Layout, ids: Sequence[str]) -> np.ndarray:
+    """What `read_submission` returns and raises, but for the header."""
     per_id = layout.rows_per_id
     index = pd.Index(ids)
     values = _temporary((len(ids) * per_id, *layout.row_shape))

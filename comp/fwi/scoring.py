@@ -10,7 +10,7 @@ import pandas as pd
 from comp.core.errors import InputError
 from comp.core.files import open_npy
 from comp.core.predictions import Predictions, load_predictions
-from comp.core.submission import read_ids, read_submission
+from comp.core.submission import read_submission, read_truth
 from comp.fwi.metrics import Baselines, fit_baselines, mae_table, scored, streamed_mae
 from comp.fwi.shots import ShotStore
 from comp.fwi.submission import FwiLayout
@@ -83,10 +83,8 @@ def score_submission(path: str | Path, truth: str | Path, layout: FwiLayout) -> 
 
 def _load_truth(path: str | Path, layout: FwiLayout) -> Predictions:
     if Path(path).suffix == ".csv":
-        ids = read_ids(path, layout)
-        return Predictions(
-            pd.DataFrame({"id": ids}), read_submission(path, layout, ids), Path(path)
-        )
+        ids, values = read_truth(path, layout)
+        return Predictions(pd.DataFrame({"id": ids}), values, Path(path))
     truth = load_predictions(path)
     if truth.values.shape[1:] != layout.value_shape:
         raise InputError(f"{path}: maps {truth.values.shape[1:]}, expected {layout.value_shape}")

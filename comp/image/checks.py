@@ -75,11 +75,16 @@ def checked_sets(sets: np.ndarray, shape: tuple[int, int] | None, name: str) -> 
     return result
 
 
-def checked_folds(folds: np.ndarray, samples: int) -> np.ndarray:
+def checked_folds(folds: np.ndarray, samples: int, several: bool = True) -> np.ndarray:
     """(n,) int64 held-out folds of out-of-fold predictions.
 
+    Args:
+        folds: of each sample.
+        samples: n.
+        several: whether there must be two folds or more.
+
     Raises:
-        InputError: another length, not whole numbers from 0, or fewer than two folds.
+        InputError: another length, not whole numbers from 0, or too few folds.
     """
     array = np.asarray(folds)
     if array.shape != (samples,):
@@ -92,6 +97,6 @@ def checked_folds(folds: np.ndarray, samples: int) -> np.ndarray:
             f"folds: {array[row]} in row {row}, expected 0 or more: only samples that were held "
             "out have out-of-fold predictions"
         )
-    if (array == array[0]).all():
+    if several and (array == array[0]).all():
         raise InputError(f"folds: only fold {array[0]}, expected two or more to search and score")
     return array.astype(np.int64)

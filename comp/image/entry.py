@@ -14,7 +14,7 @@ keys is one more:
 import string
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from comp.core.config import Section
 from comp.image.heads import Head
@@ -38,6 +38,14 @@ class LabelColumn(Section):
     )
     names: tuple[str, ...] = Field((), description="what the labels mean, in their order")
     weight: float = Field(1.0, ge=0, description="of the head in macro recall")
+
+    @field_validator("vocabulary", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        """YAML reads a label such as 7 as a number."""
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(str(label) if type(label) is int else label for label in value)
 
 
 class ImageFiles(Section):

@@ -1,19 +1,25 @@
 """Networks from images to logits: any timm backbone, a pooling and the heads."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
 from pydantic import Field, ValidationInfo, field_validator
+from timm.models import group_parameters
 from torch import nn
 
 from comp.core.config import Section
 from comp.core.errors import InputError
 from comp.core.mixing import Blend, Mix, mix
-from comp.image.activations import Activation, check_swapped, swap_activations
+from comp.image.activations import (
+    Activation,
+    check_swapped,
+    count_activations,
+    swap_activations,
+)
 from comp.image.decoder import MLDecoder
 from comp.image.heads import Head
 from comp.image.pooling import Places, PoolingName, make_pooling, replace_pooling
@@ -61,13 +67,20 @@ class ImageModel(nn.Module):
     (a norm, a last convolution) as it was pretrained; with `avg` the features are timm's own.
 
     Raises:
-        InputError: a backbone, a stage or an activation that cannot be had, or weights that do not
-            fit exactly.
+        InputError: a backbone, a stage or an activation that cannot be had, weights that do not fit
+            exactly, or images of a size that the backbone does not take.
     """
 
-    def __init__(self, config: ModelConfig, heads: Sequence[Head], in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        heads: Sequence[Head],
+        in_chans: int = 3,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """`size` is the images' height and width; None is the one the backbone is known for."""
         super().__init__()
-        self.backbone = _make_backbone(config, in_chans)
+        self.backbone = _make_backbone(config, in_chans, size)
         places, sizes = Places(self.backbone), [len(head.labels) for head in heads]
         if config.head == "ml_decoder":
             self.backbone.reset_classifier(0, "")
@@ -80,8 +93,8 @@ class ImageModel(nn.Module):
             self.pooling = nn.Sequential(places, pooling)
         if config.activation:
             swap_activations(self.backbone, config.activation)
-            size = self.backbone.pretrained_cfg["input_size"][1:]
-            check_swapped(self.backbone, config.activation, (in_chans, *size))
+            shape = size or self.backbone.pretrained_cfg["input_size"][1:]
+            check_swapped(self.backbone, config.activation, (in_chans, *shape))
         self.dropout = nn.Dropout(config.dropout)
         features = self.backbone.head_hidden_size
         if config.head == "ml_decoder":
@@ -110,6 +123,18 @@ class ImageModel(nn.Module):
             self._draw = None
         return self.head(self.dropout(self.pooling(features))).float()
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
+        """timm's protocol for layer-wise learning rates: the backbone's layers, then the rest."""
+        groups = self.backbone.group_matcher(coarse=coarse)
+        layers = group_parameters(self.backbone, groups, reverse=True)
+        last = max(layers.values(), default=-1) + 1
+        return lambda name: (layers.get(name.removeprefix("backbone."), last),)
+
+    def no_weight_decay(self) -> set[str]:
+        """timm's protocol for weights that decay would harm: those the backbone names."""
+        named = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in named}
+
     def _mix_features(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
@@ -118,19 +143,37 @@ class ImageModel(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, heads: Sequence[Head], in_chans: int = 3, fetch: bool = True
+    config: ModelConfig,
+    heads: Sequence[Head],
+    in_chans: int = 3,
+    fetch: bool = True,
+    size: tuple[int, int] | None = None,
 ) -> ImageModel:
-    """The network that `config` names.
+    """The network that `config` names, for images of `size` (height, width).
 
     Without `fetch` no initial weights are looked for, neither local nor remote: trained ones are
     about to be loaded.
     """
     if not fetch:
         config = config.model_copy(update={"pretrained": False, "weights": None})
-    return ImageModel(config, heads, in_chans)
+    network = ImageModel(config, heads, in_chans, size)
+    if size is not None:
+        _check_size(network, config, (in_chans, *size))
+    return network
 
 
-def _make_backbone(config: ModelConfig, in_chans: int) -> nn.Module:
+def _check_size(network: ImageModel, config: ModelConfig, shape: tuple[int, int, int]) -> None:
+    """Run the network without data; raises InputError where it cannot take images of `shape`."""
+    try:
+        count_activations(network, shape)
+    except Exception as error:  # as many types as there are models
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"key 'data.size': got {list(shape[1:])}; {config.backbone} does not take it: {reason}"
+        ) from None
+
+
+def _make_backbone(config: ModelConfig, in_chans: int, size: tuple[int, int] | None) -> nn.Module:
     """The timm model without its classifier, with initial weights where they are asked for."""
     name, overlay = config.backbone, None
     if not timm.is_model(name):
@@ -143,12 +186,16 @@ def _make_backbone(config: ModelConfig, in_chans: int) -> nn.Module:
         if not config.weights.endswith(".npz"):  # the type of Google's own files
             overlay["custom_load"] = False
     try:
+        known = timm.get_pretrained_cfg(name)
+        # Position embeddings and windows are made for one size, which has to be told.
+        fixed = {"img_size": size} if size and known is not None and known.fixed_input_size else {}
         # With the classifier, though it is dropped: without it timm does not load strictly.
         backbone = timm.create_model(
             name,
             pretrained=config.pretrained or overlay is not None,
             pretrained_cfg_overlay=overlay,
             in_chans=in_chans,
+            **fixed,
         )
     except Exception as error:  # as many types as there are models and file formats
         source = config.weights or f"key 'model.backbone': {name!r}"

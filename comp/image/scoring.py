@@ -8,7 +8,7 @@ import pandas as pd
 
 from comp.core.errors import InputError
 from comp.core.predictions import load_predictions
-from comp.core.submission import read_ids, read_submission
+from comp.core.submission import read_submission, read_truth
 from comp.image.checks import checked_sets
 from comp.image.metrics import MacroRecall
 from comp.image.store import ImageStore
@@ -64,7 +64,7 @@ def score_table(store: ImageStore, submitted: np.ndarray, truth: np.ndarray) -> 
 def _load_truth(path: Path, layout: ImageLayout) -> tuple[np.ndarray, np.ndarray]:
     """(n,) ids and (n, C) bool label sets."""
     if path.suffix == ".csv":
-        ids = read_ids(path, layout)
-        return ids, layout.sets(read_submission(path, layout, ids))
+        ids, values = read_truth(path, layout)
+        return ids, layout.sets(values)
     known = load_predictions(path)
     return known.ids, checked_sets(known.values, (len(known), *layout.value_shape), str(path))

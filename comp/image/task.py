@@ -107,7 +107,8 @@ class ImageTask(Task):
         return (len(self.store.labels),)
 
     def build_model(self, fetch: bool = True) -> nn.Module:
-        return build_model(self.config.model, self.store.heads, self.store.channels, fetch)
+        how = self.store.heads, self.store.channels, fetch, self.config.data.size
+        return build_model(self.config.model, *how)
 
     @cached_property
     def _scale(self) -> tuple[torch.Tensor, torch.Tensor]:

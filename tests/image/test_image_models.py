@@ -12,9 +12,10 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from comp.core.checkpoint import load_state, load_weights, save_state
-from comp.core.config import parse_config
+from comp.core.config import OptimConfig, parse_config
 from comp.core.errors import InputError
 from comp.core.mixing import draw_dirichlet, draw_mixup, mix
+from comp.core.optim import build_optimizer
 from comp.image.activations import check_swapped, count_activations, swap_activations
 from comp.image.decoder import MLDecoder
 from comp.image.heads import Head
@@ -383,3 +384,30 @@ def test_a_draw_needs_a_stage():
     draw = draw_mixup(2, 0.4, torch.Generator().manual_seed(1))
     with pytest.raises(ValueError, match="no model.mix_stage"):
         model(images(ModelConfig(backbone=SMALL)), draw)
+
+
+def test_layers_learn_at_rates_of_their_own():
+    network = build_model(ModelConfig(backbone="test_resnet"), HEADS)
+    optimizer = build_optimizer(network, OptimConfig(lr=1.0, layer_decay=0.5))
+    rates = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    stem = rates[id(next(network.backbone.parameters()))]
+    assert rates[id(network.head.weight)] == 1.0
+    assert stem < 0.25 and len(set(rates.values())) >= 4
+
+
+def test_what_the_backbone_says_is_not_decayed():
+    network = build_model(ModelConfig(backbone="test_vit"), HEADS, size=(160, 160))
+    optimizer = build_optimizer(network, OptimConfig(weight_decay=0.1))
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert decays[id(network.backbone.pos_embed)] == 0
+    assert decays[id(network.head.weight)] == 0.1
+
+
+def test_a_backbone_of_one_size_is_made_for_the_images():
+    network = build_model(ModelConfig(backbone="test_vit"), HEADS, size=(96, 64)).eval()
+    assert network(torch.zeros(1, 3, 96, 64)).shape[0] == 1
+
+
+def test_a_size_that_cannot_be_had():
+    with pytest.raises(InputError, match=r"key 'data.size': got \[90, 64\]; test_vit does not"):
+        build_model(ModelConfig(backbone="test_vit"), HEADS, size=(90, 64))
