@@ -52,8 +52,7 @@ def choose_weights(args: argparse.Namespace) -> list[float]:
     if len(args.oof) != len(args.predictions):
         raise InputError(f"--oof: {len(args.oof)} files for {len(args.predictions)} --predictions")
     weights = fit_weights(args.oof, args.truth, args.error)
-    for weight, path in zip(weights, args.predictions):
-        print(f"{weight:.4f}  {path}")
+    print(*(f"{share:.4f}  {path}" for share, path in zip(weights, args.predictions)), sep="\n")
     return weights.tolist()
 
 

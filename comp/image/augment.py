@@ -131,12 +131,15 @@ def training_transform(config: AugmentConfig, size: Size, channels: int) -> Tran
 
     Raises:
         InputError: quarter turns of images that are not square, compression of other than grey or
-            colour images.
+            colour images, interpolation of more than four channels.
     """
     if config.turn > 0 and size[0] != size[1]:
         raise InputError(f"key 'augment.turn': got {config.turn}; takes 0 for size {size}")
     if config.jpeg > 0 and channels not in (1, 3):
         raise InputError(f"key 'augment.jpeg': got {config.jpeg}; takes 0 for {channels} channels")
+    for key in ("affine", "distort"):  # OpenCV fills four channels at most
+        if (share := getattr(config, key)) > 0 and channels > 4:
+            raise InputError(f"key 'augment.{key}': got {share}; takes 0 for {channels} channels")
     window = Window(size, config.fit, config.window, config.stretch, config.fill)
     shapes = [
         A.HorizontalFlip(p=config.flip),

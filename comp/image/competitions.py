@@ -28,6 +28,8 @@ _PLANET = (
 
 _PLANTS = ("complex", "frog_eye_leaf_spot", "healthy", "powdery_mildew", "rust", "scab")
 
+_AT_LEAST_ONE: dict[str, tuple[int, int | None]] = {"all": (1, None)}
+
 _IMET = LabelColumn(column="attribute_ids", vocabulary="labels.csv")
 
 
@@ -89,8 +91,12 @@ _ENTRIES = (
         id="image_name",
         labels=(LabelColumn(column="tags", vocabulary=_PLANET),),
         images=ImageFiles(
-            train="train-jpg", test=("test-jpg-v2", "test-jpg-additional"), files=("{id}.jpg",)
+            train="train-jpg",
+            # As archives one folder and what was added to it; in notebooks v2 has everything.
+            test=("test-jpg-v2", "test-jpg", "test-jpg-additional"),
+            files=("{id}.jpg",),
         ),
+        limits=_AT_LEAST_ONE,
         metric="f2_samples",
         submission=Submission(header=("image_name", "tags")),
     ),
@@ -110,6 +116,7 @@ _ENTRIES = (
         id="image",
         labels=(LabelColumn(column="labels", vocabulary=_PLANTS),),
         images=ImageFiles(train="train_images", test=("test_images",), files=("{id}",)),
+        limits=_AT_LEAST_ONE,
         metric="f1_samples",
         submission=Submission(header=("image", "labels")),
     ),

@@ -10,7 +10,9 @@ from PIL import Image, UnidentifiedImageError
 
 from comp.core.errors import InputError
 
-_TAIL = 1 << 16  # bytes in which a file's end mark is looked for
+# Bytes in which a file's end mark is looked for: few, as an EXIF thumbnail, which a JPEG has before
+# its tables and pixels, ends with the same mark.
+_TAIL = 256
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _EXIF_ORIENTATION = 0x0112
 _PNG_EXIF = {"exif", "Raw profile type exif"}
@@ -81,14 +83,16 @@ def read_image(
 
 
 def read_header(path: str | Path) -> Header:
-    """Size and kind of an image; its pixels are decoded only if the file's end looks cut.
+    """Size and kind of an image; its pixels are decoded unless the file ends as a whole one does.
+
+    That is known of JPEG and PNG.
 
     Raises:
         InputError: no such file, zero bytes, truncated, or not an image of 8 or 16 bits.
     """
     with _opened(path) as image:
         mark = _END_MARKS.get(image.format or "")
-        if mark is not None and mark not in _tail(path):
+        if mark is None or mark not in _tail(path):
             image.load()
         kind = _kind(image, path)
         height, width = image.height, image.width

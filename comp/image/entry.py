@@ -21,6 +21,7 @@ from comp.image.heads import Head
 from comp.image.metrics import FBeta, MacroRecall
 
 ID = "{id}"
+_ADDED = ("id", "fold", "group", "height", "width", "broken")  # columns of tables made here
 
 
 class LabelColumn(Section):
@@ -109,7 +110,9 @@ class Competition(Section):
         None, description="one of columns: images with the same value share a fold"
     )
     limits: dict[str, tuple[int, int | None]] = Field(
-        {}, description="least and most labels of an image whose names begin with <key>::"
+        {},
+        description="least and most labels of an image whose names begin with <key>::; the key "
+        "all is for labels without ::",
     )
     images: ImageFiles = ImageFiles()
     metric: str = Field(
@@ -132,6 +135,9 @@ class Competition(Section):
             raise ValueError("takes submission.rows where there are several columns of labels")
         if self.group is not None and self.group not in self.columns:
             raise ValueError(f"takes {self.group!r} in columns, as it is the group")
+        for name in self.columns:
+            if name in _ADDED and not name == self.group == "group":
+                raise ValueError(f"takes no {name!r} in columns: tables made here have their own")
         return self
 
     @property

@@ -33,7 +33,7 @@ class FileImages:
         return [folder / name for name in names]
 
     def ids(self) -> list[str]:
-        """Ids of all images, sorted; raises InputError if there is none."""
+        """Ids of all images, sorted, each once; raises InputError if there is none."""
         before, after = self.images.files[0].split(ID)
         found = []
         for folder in self.folders:
@@ -49,7 +49,7 @@ class FileImages:
         if not found:
             folders = ", ".join(map(str, self.folders))
             raise InputError(f"{folders}: no images here, expected {self.images.files[0]}")
-        return sorted(found)
+        return sorted(set(found))
 
     def read(
         self, image_id: str, least: tuple[int, int] | None = None, side: int | None = None

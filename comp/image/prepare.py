@@ -14,7 +14,7 @@ from comp.image.folder import FileImages
 from comp.image.labels import Training, read_training
 from comp.image.packed import ParquetImages, pack_images
 from comp.image.parallel import in_threads
-from comp.image.store import FORMAT_VERSION, INDEX
+from comp.image.store import FORMAT_VERSION, INDEX, limited_groups
 
 # Headers are small reads scattered over a disk; more threads than cores wait for it together.
 _THREADS = 4 * (os.cpu_count() or 1)
@@ -43,7 +43,8 @@ def prepare_images(
 
     Raises:
         InputError: as `comp.image.labels.read_training`; images that are missing or unreadable (the
-            first is named and all are counted); parquet files whose ids are not the table's.
+            first is named and all are counted); parquet files whose ids are not the table's; limits
+            of labels that there are none of.
     """
     raw, out = Path(raw), Path(out)
     if not raw.is_dir():
@@ -51,6 +52,7 @@ def prepare_images(
     if size is not None and size < 1:
         raise InputError(f"size: {size}, expected 1 pixel or more")
     training = read_training(raw, competition)
+    limited_groups(training.names, competition)  # else a wrong limit shows only after training
     (out / INDEX).unlink(missing_ok=True)  # written last: without it the folder is not finished
     if competition.images.kind == "parquet":
         training = _pack_rows(raw, out, competition, training, size)

@@ -144,15 +144,9 @@ class ImageStore:
     def label_groups(self) -> tuple[Group, ...]:
         """Groups of labels and their limits, by what stands before `::` in the labels' names.
 
-        Labels without it are one group. A limit above the size of its group is cut to that.
+        Labels without it are one group, "all".
         """
-        kinds = [name.split("::")[0] if "::" in name else "all" for name in self.labels]
-        limits = {
-            kind: (least, None if most is None else min(most, kinds.count(kind)))
-            for kind, (least, most) in self.competition.limits.items()
-            if kind in kinds
-        }
-        return label_groups(kinds, limits)
+        return limited_groups(self.labels, self.competition)
 
     def description(self) -> Description:
         """What is known of each image when folds are cut."""
@@ -177,6 +171,20 @@ class ImageStore:
         if isinstance(self._source, PackedImages):
             return self._source.read(row)
         return self._source.read(self._ids[row].decode(), least)
+
+
+def limited_groups(labels: Sequence[str], competition: Competition) -> tuple[Group, ...]:
+    """Groups of `ImageStore.labels`; a limit above the size of its group is cut to that.
+
+    Raises:
+        InputError: limits of a kind that no label has, or more labels at least than there are.
+    """
+    kinds = [name.split("::")[0] if "::" in name else "all" for name in labels]
+    limits = {
+        kind: (least, None if most is None else min(most, kinds.count(kind)))
+        for kind, (least, most) in competition.limits.items()
+    }
+    return label_groups(kinds, limits)
 
 
 def describe_folder(folder: str | Path) -> Description:

@@ -36,6 +36,9 @@ class TestImages:
     ) -> None:
         """Looks at names only; an image that is missing or damaged shows when it is read.
 
+        Of several folders of test images those that are there are read, with a note on the others;
+        an image that lies in more than one counts once, as the first of them has it.
+
         Args:
             folder: the raw folder, or the folder of test images itself.
             competition: the competition's entry.
@@ -48,8 +51,11 @@ class TestImages:
         """
         self.folder, self.channels = Path(folder), competition.images.channels
         self._size, self._temporary, images = size, None, competition.images
-        below = [self.folder / name for name in images.test]
-        folders = [place for place in below if place.is_dir()] or [self.folder]
+        there = [name for name in images.test if (self.folder / name).is_dir()]
+        folders = [self.folder / name for name in there] or [self.folder]
+        if 0 < len(there) < len(images.test):
+            absent = ", ".join(name for name in images.test if name not in there)
+            print(f"note: {self.folder}: test images of {', '.join(there)}; there is no {absent}")
         if images.kind == "files":
             self._source: FileImages | PackedImages = FileImages(folders, images)
             self.ids = np.array(self._source.ids() if ids is None else ids, dtype=str)

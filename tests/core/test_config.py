@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from comp.core.config import config_differences, config_keys, dump_config, read_yaml
+from comp.core.config import (
+    Section,
+    config_differences,
+    config_keys,
+    dump_config,
+    parse_config,
+    read_yaml,
+)
 from comp.core.errors import InputError
 from comp.core.runs import open_run
 from comp.tasks import load_config
@@ -96,6 +103,30 @@ def test_broken_files(tmp_path, text, part):
     with pytest.raises(InputError, match=part.replace("'", ".")) as caught:
         load_config(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Sized(Section):
+    name: str
+    size: tuple[int, int]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "a", "size": [3]}, "key 'size': got [3]; takes 2 values"),
+        ({"name": "a", "size": []}, "key 'size': got []; takes 2 values"),
+        (
+            {"name": "a", "size": [3, 4, 5]},
+            "key 'size': got [3, 4, 5]; tuple should have at most 2",
+        ),
+        ({"name": "a"}, "key 'size' is missing"),
+        ({"size": []}, "key 'name' is missing"),
+    ],
+)
+def test_a_tuple_of_the_wrong_length_is_not_a_missing_key(values, message):
+    with pytest.raises(InputError) as caught:
+        parse_config(Sized, values, "a.yaml")
+    assert str(caught.value).startswith(f"a.yaml: {message}")
 
 
 def test_missing_file(tmp_path):

@@ -104,6 +104,12 @@ def test_nan_is_refused_naming_file_and_id(tmp_path, files, values, method):
     assert not list(tmp_path.glob("out*"))
 
 
+def test_rounded_weights_leave_probabilities_at_most_one(tmp_path):
+    sure = [save(tmp_path / f"{i}.npy", IDS, np.ones((7, *SHAPE))) for i in range(3)]
+    combine(sure, tmp_path / "out.npy", "weighted", [0.3333335] * 3)
+    np.testing.assert_array_equal(load_predictions(tmp_path / "out.npy").values, 1)
+
+
 @pytest.mark.parametrize("weights", [None, [1.0], [0.5, 0.6], [1.5, -0.5], [np.nan, 1.0]])
 def test_bad_weights_are_refused(tmp_path, files, weights):
     with pytest.raises(InputError, match="weights"):

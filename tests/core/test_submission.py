@@ -15,7 +15,13 @@ from comp.core import layout as layout_module
 from comp.core import submission
 from comp.core.errors import InputError
 from comp.core.predictions import load_predictions, save_predictions
-from comp.core.submission import check_submission, read_ids, read_submission, write_submission
+from comp.core.submission import (
+    check_submission,
+    read_ids,
+    read_submission,
+    read_truth,
+    write_submission,
+)
 
 LABELS = ("rust", "scab", "complex")
 
@@ -204,6 +210,16 @@ def test_check_names_the_first_difference(tmp_path, lines, small_chunks, change,
     with pytest.raises(InputError, match=message) as caught:
         check_submission(csv_of(tmp_path, change(lines)), TRIPLE, IDS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_truth_may_have_stray_spaces_in_its_header(tmp_path, predictions, lines, capsys):
+    spaced = csv_of(tmp_path, [lines[0].replace(",", " , "), *lines[1:]])
+    ids, values = read_truth(spaced, TRIPLE)
+    assert ids.tolist() == IDS and capsys.readouterr().out.count("stray spaces") == 1
+    np.testing.assert_array_equal(values, predictions.values.round(1))
+    for strict in (read_submission, check_submission):
+        with pytest.raises(InputError, match="column 1 of the header is"):
+            strict(spaced, TRIPLE, IDS)
 
 
 def test_any_row_order_reads_the_same(tmp_path, predictions, lines, small_chunks):

@@ -8,6 +8,8 @@ from image_layouts import write_layout
 from PIL import Image
 
 from comp.core.errors import InputError
+from comp.core.files import read_table
+from comp.core.folds import write_folds
 from comp.core.predictions import load_predictions
 from comp.image.competitions import COMPETITIONS, competition
 from comp.image.glyphs import WIDTHS
@@ -95,6 +97,15 @@ def test_a_new_competition_is_a_yaml_file(tmp_path):
     assert store.read(1).shape == (48, 40, 2)
 
 
+def test_labels_that_look_like_numbers_are_text(tmp_path):
+    path = tmp_path / "cells.yaml"
+    path.write_text(CELLS.replace("[round, flat, dark, other]", "[0, 1, 2, other]"))
+    assert competition(path).labels[0].vocabulary == ("0", "1", "2", "other")
+    path.write_text(CELLS.replace("[round, flat, dark, other]", "[0, 1.5]"))
+    with pytest.raises(InputError, match="key 'labels'"):
+        competition(path)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -106,7 +117,22 @@ def test_a_new_competition_is_a_yaml_file(tmp_path):
         (('"{id}_dna.tif", "{id}_actin.tif"', '"{id}.tif"'), "takes 1 or 3 channels"),
         (("[image_id, tags]", "[image_id, tags], rows: [tag]"), "takes each of tags once"),
         (("id: image_id", "id: image_id\ngroup: plate"), "takes 'plate' in columns"),
+        *(
+            (
+                ("id: image_id", f"id: image_id\ncolumns: [plate, {name}]"),
+                f"takes no '{name}' in columns",
+            )
+            for name in ("id", "fold", "group", "height", "width", "broken")
+        ),
+        (
+            ("id: image_id", "id: image_id\ncolumns: [fold]\ngroup: fold"),
+            "takes no 'fold' in columns",
+        ),
         (("files:", "kind: parquet, files:"), "a shape and 1 channel for parquet"),
+        (
+            ("id: image_id", "id: image_id\nlimits: {a: [1]}"),
+            "key 'limits': got [1]; takes 2 values",
+        ),
     ],
 )
 def test_a_wrong_entry_is_refused(tmp_path, change, message):
@@ -117,6 +143,17 @@ def test_a_wrong_entry_is_refused(tmp_path, change, message):
         competition(path)
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_column_may_be_called_group_if_it_is_the_group(tmp_path):
+    path = tmp_path / "cells.yaml"
+    path.write_text(f"{CELLS}columns: [group]\ngroup: group\n")
+    made = write_layout(tmp_path / "raw", competition(path), train=6, test=1)
+    prepare_images(made.raw, tmp_path / "out", made.competition)
+    described = ImageStore(tmp_path / "out").description()
+    write_folds(tmp_path / "folds.csv", np.arange(6) // 3, described, {})
+    written = read_table(tmp_path / "folds.csv")
+    assert written["group"].tolist() == ["group 0"] * 3 + ["group 1"] * 3
 
 
 def test_an_unknown_name_lists_the_known_ones():

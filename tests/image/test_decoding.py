@@ -1,5 +1,7 @@
 """Image files of every kind to uint8, and files that are not what they should be."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -124,7 +126,7 @@ def test_shrinking_smooths_and_keeps_the_shape(tmp_path, suffix):
         assert read_image(path, 3, side=side).shape == (400, 642, 3)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "gif"])
 @pytest.mark.parametrize("read", [read_header, lambda path: read_image(path, 3)])
 def test_a_truncated_file_is_refused(tmp_path, suffix, read):
     path = tmp_path / f"cut.{suffix}"
@@ -134,6 +136,20 @@ def test_a_truncated_file_is_refused(tmp_path, suffix, read):
         read(path)
     assert str(error.value).startswith(f"{path}: unreadable image: ")
     assert "truncated" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_end_of_an_exif_thumbnail_is_not_that_of_the_file(tmp_path):
+    thumbnail, path = io.BytesIO(), tmp_path / "cut.jpg"
+    Image.fromarray(picture(20, 30)).save(thumbnail, "jpeg")
+    image = Image.fromarray(picture(100, 100))
+    image.save(path, exif=image.getexif().tobytes() + thumbnail.getvalue())
+    content = path.read_bytes()
+    assert content.count(b"\xff\xd9") == 2 and read_header(path) == Header(100, 100, "colour")
+    scan = content.rindex(b"\xff\xda")
+    for length in (scan + 20, len(content) // 2, len(content) - 2):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="unreadable image: .*truncated"):
+            read_header(path)
 
 
 @pytest.mark.parametrize("read", [read_header, lambda path: read_image(path, 1)])

@@ -247,6 +247,9 @@ def test_settings_that_do_not_fit_the_images_are_refused():
         training_transform(config(turn=0.5), (32, 64), 3)
     with pytest.raises(InputError, match=r"'augment.jpeg': got 0.1; takes 0 for 4 channels"):
         training_transform(config(jpeg=0.1), (32, 32), 4)
+    for key in ("affine", "distort"):
+        with pytest.raises(InputError, match=f"'augment.{key}': got 0.1; takes 0 for 5 channels"):
+            training_transform(config(**{key: 0.1}), (32, 32), 5)
     with pytest.raises(InputError, match=r"'augment.views': got transpose"):
         view_names(config(views=["plain", "transpose"]), (32, 64))
 

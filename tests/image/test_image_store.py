@@ -46,7 +46,8 @@ def test_labels_without_kinds_are_one_group(tmp_path):
     made = write_layout(tmp_path / "raw", entry, train=6, test=1)
     prepare_images(made.raw, tmp_path / "out", entry)
     (group,) = ImageStore(tmp_path / "out").label_groups
-    assert group.columns == tuple(range(6)) and not group.bound
+    assert group.columns == tuple(range(6))
+    assert (group.name, group.minimum, group.maximum) == ("all", 1, None)
 
 
 def test_targets_counts_and_description_agree(out):
@@ -189,6 +190,30 @@ def test_test_images_in_two_folders(tmp_path):
     images = TestImages(made.raw, entry)
     assert images.ids.tolist() == ["file_0", "test_000", "test_002"]
     assert all(images.read(i).shape[2] == 3 for i in range(3))
+
+
+def test_an_image_in_two_folders_counts_once_and_is_the_first_ones(tmp_path, capsys):
+    entry = COMPETITIONS["planet"]
+    made = write_layout(tmp_path / "raw", entry, train=4, test=3)
+    whole = TestImages(made.raw, entry)
+    said = f"note: {made.raw}: test images of test-jpg-v2; there is no test-jpg, "
+    assert capsys.readouterr().out == f"{said}test-jpg-additional\n"
+    for name in ("test-jpg", "test-jpg-additional"):
+        (made.raw / name).mkdir()
+        shutil.copy(made.raw / "train-jpg/train_000.jpg", made.raw / name / "test_000.jpg")
+    images = TestImages(made.raw, entry)
+    assert images.ids.tolist() == whole.ids.tolist()
+    assert np.array_equal(images.read(0), whole.read(0))
+    assert len(TestImages(made.raw / "test-jpg", entry)) == 1
+    assert capsys.readouterr().out == ""  # all are there, or none was asked for
+
+
+def test_test_images_as_the_archives_have_them(tmp_path, capsys):
+    entry = COMPETITIONS["planet"]
+    made = write_layout(tmp_path / "raw", entry, train=4, test=3)
+    (made.raw / "test-jpg-v2").rename(made.raw / "test-jpg")
+    assert len(TestImages(made.raw, entry)) == 3
+    assert "test-jpg; there is no test-jpg-v2, test-jpg-additional" in capsys.readouterr().out
 
 
 def test_folders_without_test_images_are_refused(tmp_path):

@@ -85,6 +85,13 @@ def test_tables_that_are_missing_are_named(made, tmp_path):
         prepare_images(tmp_path / "nowhere", tmp_path / "out", PLANET)
 
 
+def test_limits_of_labels_that_there_are_none_of_are_refused(tmp_path):
+    entry = COMPETITIONS["imet2019"].model_copy(update={"limits": {"cultur": (0, 3)}})
+    made = write_layout(tmp_path / "raw", entry, train=4, test=1)
+    expected = "limits: no labels of kind 'cultur', expected one of ['culture', 'tag']"
+    assert refused(made, tmp_path / "out") == expected
+
+
 def test_an_empty_cell_is_an_empty_set(made, tmp_path, capsys):
     edit(made, set_cell("tags", 2, ""))
     edit(made, set_cell("tags", 4, "  clear   water "))
