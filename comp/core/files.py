@@ -65,6 +65,22 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
+def open_index(folder: str | Path, version: int) -> tuple[Path, dict[str, Any]]:
+    """`index.json` of a prepared folder, and what it holds; it is written last of all.
+
+    Raises:
+        InputError: the folder is not prepared, or in another version of the format.
+    """
+    path = Path(folder) / "index.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; {folder} is not a (finished) prepared folder")
+    index = read_json(path)
+    found = index.get("version") if isinstance(index, dict) else None
+    if found != version:
+        raise InputError(f"{path}: format version {found!r}, expected {version}")
+    return path, index
+
+
 def read_table(
     path: str | Path, columns: Sequence[str] | None = None, hint: str = ""
 ) -> pd.DataFrame:

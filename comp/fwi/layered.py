@@ -95,8 +95,12 @@ class LayeredInversion:
     @property
     def memory(self) -> int:
         """Bytes on the device, beside the simulations of one map: 10 GB with official maps."""
-        last = self.survey.peak_frequency * max(stage.highest for stage in self.stages)
-        return Born(self.survey, last).memory + 5 * 8 * (self.survey.ny * self.survey.nx) ** 2
+        return Born(self.survey, self.last).memory + 5 * 8 * (self.survey.ny * self.survey.nx) ** 2
+
+    @property
+    def last(self) -> float:
+        """The highest frequency of all stages, Hz."""
+        return self.survey.peak_frequency * max(stage.highest for stage in self.stages)
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The map (ny, nx) reached from a start (ny, nx) and a record, float64, m/s."""
@@ -108,10 +112,10 @@ class LayeredInversion:
         plain = torch.full_like(velocity, surface)
         damping, reach, cost = self.damping, 0.0, math.inf
         for stage in self.stages:
-            fit = _Fit(self, stage, record)
-            worst = fit.squared(plain)
             if stage.highest != reach:
                 reach, cost = stage.highest, math.inf
+                fit = _Fit(self, reach, record)
+                worst = fit.squared(plain)
             for _ in range(stage.steps):
                 state = fit.state(velocity)
                 if state.misfit <= self.tolerance:
@@ -176,14 +180,14 @@ class _State:
 class _Fit:
     """The weighted squared misfit of one record's spectrum, relative to the record's own."""
 
-    def __init__(self, how: LayeredInversion, stage: Stage, record: np.ndarray) -> None:
+    def __init__(self, how: LayeredInversion, highest: float, record: np.ndarray) -> None:
+        """Up to `highest`, in peak frequencies of the wavelet, and a ramp behind."""
         self._how, survey = how, how.survey
         self._rows = survey.trusted_rows
         self._observed = torch.from_numpy(record[:, : self._rows].astype(np.float64))
         self._observed = self._observed.to(how.device)
-        reach = stage.highest * survey.peak_frequency
-        last = survey.peak_frequency * max(stage.highest for stage in how.stages)
-        self._born = born = Born(survey, min(_LAST * reach, last))
+        reach = highest * survey.peak_frequency
+        self._born = born = Born(survey, min(_LAST * reach, how.last))
         wavelet = np.abs(np.fft.rfft(survey.wavelet()[: born.length]))
         share = np.maximum(wavelet / wavelet.max(), how.floor)[list(born.bins)]
         frequencies = np.array([born.frequency(number) for number in born.bins])
@@ -222,6 +226,6 @@ class _Fit:
         return modelled.double() - self._observed
 
     def _energy(self, traces: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of squares of (shots, rows, receivers) over the stage's spectrum."""
+        """Weighted sum of squares of (shots, rows, receivers) over the spectrum."""
         spectrum = self._born.spectrum(traces)
         return (spectrum.abs().square() * self._weights[:, None]).sum()

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from comp.core.errors import InputError
-from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
+from comp.core.files import drop_pages, new_npy, open_index, read_json, sha256, write_json
 from comp.core.lineage import Lineage, write_lineage
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.survey import OFFICIAL, Survey
@@ -113,13 +113,7 @@ def shard_file(folder: str | Path, name: str, kind: str) -> Path:
 
 def read_index(folder: str | Path) -> tuple[Survey, list[ShardEntry]]:
     """The survey and the shard entries of a prepared folder; raises InputError if it is not one."""
-    path = Path(folder) / "index.json"
-    if not path.exists():
-        raise InputError(f"{path}: no such file; {folder} is not a (finished) prepared folder")
-    index = read_json(path)
-    version = index.get("version") if isinstance(index, dict) else None
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path}: format version {version!r}, expected {FORMAT_VERSION}")
+    path, index = open_index(folder, FORMAT_VERSION)
     try:
         return _from_json(Survey, index["survey"]), [_entry(e) for e in index["shards"]]
     except (KeyError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from comp.core.config import parse_config
 from comp.core.errors import InputError
-from comp.core.files import open_npy, read_json, read_table
+from comp.core.files import open_index, open_npy, read_table
 from comp.core.folds import Description
 from comp.image.entry import Competition
 from comp.image.folder import FileImages
@@ -51,13 +51,7 @@ class ImageStore:
     def __init__(self, folder: str | Path) -> None:
         """Raises InputError if the folder is not prepared or its tables are damaged."""
         self.folder = Path(folder)
-        path = self.folder / INDEX
-        if not path.exists():
-            raise InputError(f"{path}: no such file; {folder} is not a (finished) prepared folder")
-        index = read_json(path)
-        version = index.get("version") if isinstance(index, dict) else None
-        if version != FORMAT_VERSION:
-            raise InputError(f"{path}: format version {version!r}, expected {FORMAT_VERSION}")
+        path, index = open_index(folder, FORMAT_VERSION)
         try:
             self.competition = parse_config(Competition, index["competition"], path)
             heads = [(h["name"], tuple(h["labels"]), h["kind"]) for h in index["heads"]]

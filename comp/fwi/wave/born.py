@@ -113,10 +113,8 @@ class Born:
         alpha, kappa = scheme.alpha[0], scheme.kappa[0]
         # 2 / (v³·dt²), the velocity taken from α as the padded grid has it, for a sum over samples.
         weight = 2 * survey.dt / (alpha.double().sqrt() * survey.dx) ** 3 / self.every
-        wavelet = torch.from_numpy(survey.wavelet())
-        sources = self._fields(velocity, survey.source_row, survey.source_columns, wavelet)
-        pulse = torch.from_numpy(self.pulse)
-        receivers = self._fields(velocity, survey.receiver_row, survey.receiver_columns, pulse)
+        sources = self._fields(velocity, survey.source_row, survey.source_columns, survey.wavelet())
+        receivers = self._fields(velocity, survey.receiver_row, survey.receiver_columns, self.pulse)
         samples = self.length // self.every
         for shot in range(survey.shots):
             product = receivers.new_zeros(samples + 1, survey.receivers, velocity.numel())
@@ -142,7 +140,7 @@ class Born:
         return spectrum.narrow(axis, self.bins[0], len(self.bins)) * self.every
 
     def _fields(
-        self, velocity: torch.Tensor, row: int, columns: Sequence[int], wavelet: torch.Tensor
+        self, velocity: torch.Tensor, row: int, columns: Sequence[int], wavelet: np.ndarray
     ) -> torch.Tensor:
         """(fine bins, columns, Y, X) complex64 spectra of what sources in a row make."""
         engine, fine = backend(velocity.device), self._fine
@@ -154,10 +152,7 @@ class Born:
         for first in range(0, len(columns), _AT_ONCE):
             some = tuple(columns[first : first + _AT_ONCE])
             survey = replace(self.survey, source_row=row, source_columns=some)
-            scheme = discretise(velocity[None], survey)
-            strength = (velocity[row, list(some)] * survey.dt) ** 2
-            amplitude = strength[None, :, None] * wavelet.to(velocity)
-            history = engine.snapshots(replace(scheme, amplitude=amplitude), self.every)
+            history = engine.snapshots(discretise(velocity[None], survey, wavelet), self.every)
             for place in range(len(some)):  # one by one for the memory
                 spectrum = torch.fft.rfft(history[:, place], n=2 * len(history), dim=0)
                 parts.append(spectrum[fine.start : fine.stop] * phase)

@@ -15,6 +15,7 @@ torch operations: they run on any device, and the chain rule through them is aut
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from comp.core.errors import InputError
@@ -56,8 +57,10 @@ class Gradients:
     amplitude: torch.Tensor
 
 
-def discretise(velocity: torch.Tensor, survey: Survey) -> Scheme:
+def discretise(velocity: torch.Tensor, survey: Survey, wavelet: np.ndarray | None = None) -> Scheme:
     """Coefficients for velocity maps (n, ny, nx), m/s, in their dtype and on their device.
+
+    The sources fire `wavelet` (nt,), the survey's own by default.
 
     They are computed in float64 and rounded once. Each map's depend on that map alone.
     The maps are taken as they are: `check` them first.
@@ -68,7 +71,8 @@ def discretise(velocity: torch.Tensor, survey: Survey) -> Scheme:
     kappa = _sponge(exact.amin((1, 2)), survey).to(velocity.dtype)
 
     at_source = exact[:, survey.source_row, list(survey.source_columns)]
-    wavelet = torch.as_tensor(survey.wavelet(), device=velocity.device)
+    wavelet = survey.wavelet() if wavelet is None else wavelet
+    wavelet = torch.as_tensor(wavelet, device=velocity.device)
     amplitude = ((at_source * survey.dt) ** 2)[..., None] * wavelet
     return Scheme(
         alpha,
