@@ -40,7 +40,7 @@ def all_maps(maps):
 
 
 def test_training_data_are_records_of_the_generated_maps(tmp_path):
-    write_training(tmp_path, generated(seed=7), SHORT)
+    write_training(tmp_path, generated(seed=7), SHORT, device="cpu")
     store = ShotStore(tmp_path)
     assert store.survey == SHORT
     assert [s.rows for s in store.shards] == [3, 2, 3, 2]
@@ -82,7 +82,7 @@ def test_shards_are_independent_of_each_other():
 
 def test_test_data_have_the_competitions_layout(tmp_path):
     maps = generated(test=True)
-    write_test(tmp_path, maps, seed=3, survey=SHORT)
+    write_test(tmp_path, maps, seed=3, survey=SHORT, device="cpu")
     records = RecordFolder(tmp_path / "test", SHORT)
     truth = load_predictions(tmp_path / "test_truth.npy")
     assert len(records) == len(truth) == 10
@@ -260,7 +260,8 @@ KILLER = textwrap.dedent("""
 
 def test_killed_anywhere_and_started_again_is_byte_identical(tmp_path):
     command = [sys.executable, "-c", KILLER, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    places = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
 
