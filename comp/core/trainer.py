@@ -6,7 +6,6 @@ the rest, so a run that was killed ends with the weights it would have had.
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 from comp.core.checkpoint import load_state, load_weights, save_state
 from comp.core.config import dump_config
 from comp.core.errors import InputError
+from comp.core.feed import Feed, made_batches
 from comp.core.files import write_json
 from comp.core.folds import fold_rows
 from comp.core.loading import (
@@ -27,7 +27,7 @@ from comp.core.loading import (
     limit_rows,
     make_loader,
     micro_batch_size,
-    to_device,
+    sample_names,
 )
 from comp.core.optim import build_optimizer, lr_factor, set_lr
 from comp.core.predict import evaluate, fold_folder, new_accelerator
@@ -35,7 +35,7 @@ from comp.core.progress import Progress
 from comp.core.runs import refuse_other_config
 from comp.core.signals import Stopped, StopRequest
 from comp.core.start import fold_marks, starting_weights
-from comp.core.task import Batch, Task
+from comp.core.task import Task
 from comp.core.watch import LossWatch, NonFiniteLoss, Seen, describe_break
 
 
@@ -69,8 +69,9 @@ class Trainer:
         )
         probes = self.settings.probes(task.mixes)
         self.probe_rows = draw_rows(self.train_rows, probes, self.seed)
+        self.data = task.training_dataset(self.train_rows, self.seed)
         processes = self.accelerator.num_processes
-        self.micro_size = micro_batch_size(self.settings, processes, len(self.train_rows))
+        self.micro_size = micro_batch_size(self.settings, processes, len(self.data))
         self.marks = fold_marks(task, fold, self.train_rows, self.valid_rows)
         torch.manual_seed(self.seed)
         network = self._first_network()
@@ -84,7 +85,7 @@ class Trainer:
         if self.settings.ema is not None:
             self.average = ModelEmaV3(network, decay=self.settings.ema, use_warmup=True)
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
-        self.epoch_steps = len(self.train_rows) // self.settings.batch_size
+        self.epoch_steps = len(self.data) // self.settings.batch_size
         self.total = self.settings.epochs * self.epoch_steps
 
     def _first_network(self) -> nn.Module:
@@ -140,7 +141,7 @@ class Trainer:
 
     def _run(self, progress: Progress, stop: StopRequest) -> None:
         batches = StepBatches(
-            len(self.train_rows),
+            len(self.data),
             self.settings.batch_size,
             self.seed,
             accumulate=self.settings.accumulate,
@@ -149,14 +150,14 @@ class Trainer:
             start=self.step,
             stop=self.total,
         )
-        dataset = self.task.training_dataset(self.train_rows, self.seed)
-        device = self.accelerator.device
-        loader = iter(make_loader(dataset, batches, self.config.loader, device))
+        device, how = self.accelerator.device, self.config.loader
+        loader = iter(make_loader(self.data, batches, how, device))
+        feed = Feed(made_batches(self.task, loader, batches, device), device, how.ahead)
         watch = LossWatch(self.accelerator.gather, strict=self.settings.precision != "fp16")
         while self.step < self.total and not self._early():
             lr = self.config.optim.lr * lr_factor(self.step, self.total, self.config.schedule)
             set_lr(self.optimizer, lr)
-            watch.push(self.step, *self.train_step(loader, batches), stop.signum)
+            watch.push(self.step, *self.train_step(feed), stop.signum)
             self.step += 1
             progress.advance(self.settings.batch_size)
             logs, saves, validates = self._due()
@@ -180,9 +181,7 @@ class Trainer:
                     seen.signum,
                 )
 
-    def train_step(
-        self, loader: Iterator[Batch], batches: StepBatches
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def train_step(self, feed: Feed) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One optimizer step: accumulate, clip, update, average.
 
         Returns:
@@ -190,10 +189,8 @@ class Trainer:
         """
         accumulate, sums = self.settings.accumulate, {}
         for micro in range(accumulate):
-            batch = to_device(next(loader), self.accelerator.device)
-            seed = derive_seed(self.seed, self.step, batches.slot(micro))
+            seed, batch = next(feed)
             torch.manual_seed(seed)  # for dropout and the like inside the network
-            batch = self.task.training_batch(batch, torch.Generator().manual_seed(seed))
             last = micro == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 output = self.model(*self.task.inputs(batch))
@@ -201,6 +198,8 @@ class Trainer:
                 self.accelerator.backward(terms["loss"] / accumulate)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach().float() / accumulate
+            if not last:
+                feed.prefetch()
         norm = self.accelerator.clip_grad_norm_(
             self.model.parameters(), self.settings.clip or math.inf
         )
@@ -208,6 +207,7 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.average:
             self.average.update(self.plain, step=self.step)
+        feed.prefetch()
         return sums, norm.detach()
 
     def _due(self) -> tuple[bool, bool, bool]:
@@ -244,7 +244,7 @@ class Trainer:
                 self._save_weights("best", score)
 
     def _broken_message(self, seen: Seen, batches: StepBatches) -> str:
-        ids = self.task.ids[self.train_rows[batches.positions(seen.step)]]
+        ids = sample_names(self.data, self.task.ids[self.train_rows], batches, seen.step)
         last = self.folder / "last.safetensors"
         return (
             f"fold {self.fold}, {describe_break(seen, ids, self.settings.accumulate)}; "

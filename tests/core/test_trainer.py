@@ -42,10 +42,10 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monk
     config = toy_config(tmp_path / "killed", train=train, **values)
     step = Trainer.train_step
 
-    def dies(self, loader, batches):
+    def dies(self, feed):
         if self.step == kill_at:
             raise Killed
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", dies)
     with pytest.raises(Killed):
@@ -131,13 +131,13 @@ def test_stop_request_saves_and_resumes(tmp_path, monkeypatch):
     config = toy_config(tmp_path / "stopped")
     step = Trainer.train_step
 
-    def interrupted(self, loader, batches):
+    def interrupted(self, feed):
         if self.step == 5:
             import os
             import signal
 
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     with pytest.raises(Stopped, match="saved") as caught:
