@@ -43,7 +43,7 @@ def fit(task: Task, fold: int | str, run: Path) -> dict[str, Any]:
     """Train `fold` to its end, continuing from its last checkpoint if there is one.
 
     Returns:
-        The summary that `done.json` holds: steps, seconds, best score and its step.
+        The summary that `done.json` holds: steps, seconds over all starts, best score, its step.
 
     Raises:
         InputError: bad input, or a checkpoint of another config.
@@ -85,6 +85,7 @@ class Trainer:
         if self.settings.ema is not None:
             self.average = ModelEmaV3(network, decay=self.settings.ema, use_warmup=True)
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
+        self.began = time.time()  # or so long before, as earlier starts of this fit took
         self.epoch_steps = len(self.data) // self.settings.batch_size
         self.total = self.settings.epochs * self.epoch_steps
 
@@ -105,14 +106,13 @@ class Trainer:
 
     def fit(self) -> dict[str, Any]:
         """Train to the end; see the function `fit`."""
-        began = time.time()
         self.resume()
         with self._progress() as progress, StopRequest() as stop:
             self._run(progress, stop)
         summary = {
             "fold": self.fold,
             "steps": self.step,
-            "seconds": round(time.time() - began, 1),
+            "seconds": round(time.time() - self.began, 1),
             "metric": self.task.metric,
             "best": self.best,
             "best_step": self.best_step,
@@ -258,6 +258,7 @@ class Trainer:
             state = {
                 "config": dump_config(self.config),
                 "data": self.marks["rows"],
+                "seconds": time.time() - self.began,
                 "progress": [self.step, self.best, self.best_step, self.stale],
                 "model": self.plain.state_dict(),
                 "average": self.average.module.state_dict() if self.average else None,
@@ -277,6 +278,7 @@ class Trainer:
         if state["data"] != self.marks["rows"]:
             raise InputError(f"{path}: fold {self.fold} had other samples, expected the same folds")
         self.step, self.best, self.best_step, self.stale = state["progress"]
+        self.began -= state.get("seconds", 0.0)
         load_weights(self.plain, state["model"], path)
         if self.average:
             load_weights(self.average.module, state["average"], path)
