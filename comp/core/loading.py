@@ -108,6 +108,15 @@ def sample_names(dataset: Dataset, ids: np.ndarray, batches: StepBatches, step: 
     return ids[positions]
 
 
+def due(step: int, total: int, epoch_steps: int, config: TrainConfig) -> tuple[bool, bool, bool]:
+    """Whether to log, to save and to validate now that `step` steps of `total` are done."""
+    end, every = step == total, config.checkpoint_every
+    epoch, within = divmod(step, epoch_steps)
+    logs = end or step % config.log_every == 0
+    saves = end or bool(every and step % every == 0)
+    return logs, saves, end or (within == 0 and epoch % config.eval_every == 0)
+
+
 def micro_batch_size(config: TrainConfig, processes: int, available: int) -> int:
     """Samples of one slot, see `StepBatches`, on so many processes and training samples.
 

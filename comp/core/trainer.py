@@ -8,6 +8,7 @@ import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -24,11 +25,13 @@ from comp.core.loading import (
     StepBatches,
     derive_seed,
     draw_rows,
+    due,
     limit_rows,
     make_loader,
     micro_batch_size,
     sample_names,
 )
+from comp.core.memory import describe_shortage
 from comp.core.optim import build_optimizer, lr_factor, set_lr
 from comp.core.predict import evaluate, fold_folder, new_accelerator
 from comp.core.progress import Progress
@@ -46,7 +49,7 @@ def fit(task: Task, fold: int | str, run: Path) -> dict[str, Any]:
         The summary that `done.json` holds: steps, seconds over all starts, best score, its step.
 
     Raises:
-        InputError: bad input, or a checkpoint of another config.
+        InputError: bad input, a checkpoint of another config, or too little GPU memory.
         NonFiniteLoss: with the step, the sample ids and the last good checkpoint.
         Stopped: asked to end by Ctrl-C or SIGTERM; the state has been saved.
     """
@@ -78,7 +81,7 @@ class Trainer:
         if self.settings.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(
-            network, build_optimizer(network, self.config.optim)
+            network, build_optimizer(network, self.config.optim, self.accelerator.device)
         )
         self.plain = network
         self.average = None
@@ -108,7 +111,11 @@ class Trainer:
         """Train to the end; see the function `fit`."""
         self.resume()
         with self._progress() as progress, StopRequest() as stop:
-            self._run(progress, stop)
+            try:
+                self._run(progress, stop)
+            except torch.OutOfMemoryError as error:
+                clear_frames(error.__traceback__)  # they hold what filled the memory
+                raise InputError(f"fold {self.fold}, {describe_shortage(self)}") from None
         summary = {
             "fold": self.fold,
             "steps": self.step,
@@ -127,29 +134,15 @@ class Trainer:
         return summary
 
     def _progress(self) -> Progress:
-        tensorboard = self.settings.tensorboard
-        if tensorboard:
+        send = None
+        if self.settings.tensorboard:
             self.accelerator.init_trackers("events")
-        return Progress(
-            self.folder if self.main else None,
-            f"fold {self.fold}",
-            self.step,
-            self.total,
-            self.epoch_steps,
-            self.accelerator.log if tensorboard else None,
-        )
+            send = self.accelerator.log
+        folder, span = self.folder if self.main else None, (self.step, self.total, self.epoch_steps)
+        return Progress(folder, f"fold {self.fold}", *span, send)
 
     def _run(self, progress: Progress, stop: StopRequest) -> None:
-        batches = StepBatches(
-            len(self.data),
-            self.settings.batch_size,
-            self.seed,
-            accumulate=self.settings.accumulate,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            start=self.step,
-            stop=self.total,
-        )
+        batches = self.batches()
         device, how = self.accelerator.device, self.config.loader
         loader = iter(make_loader(self.data, batches, how, device))
         feed = Feed(made_batches(self.task, loader, batches, device), device, how.ahead)
@@ -160,7 +153,8 @@ class Trainer:
             watch.push(self.step, *self.train_step(feed), stop.signum)
             self.step += 1
             progress.advance(self.settings.batch_size)
-            logs, saves, validates = self._due()
+            logs, saves, validates = due(self.step, self.total, self.epoch_steps, self.settings)
+            validates = validates and len(self.valid_rows) + len(self.probe_rows) > 0
             # What the step computed is read one step later, so that the device never waits for the
             # host, but before anything is written.
             seen = watch.read(everything=logs or saves or validates)
@@ -180,6 +174,19 @@ class Trainer:
                     "the same command goes on from there",
                     seen.signum,
                 )
+
+    def batches(self) -> StepBatches:
+        """What this process trains on from this step to the last."""
+        return StepBatches(
+            len(self.data),
+            self.settings.batch_size,
+            self.seed,
+            accumulate=self.settings.accumulate,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            start=self.step,
+            stop=self.total,
+        )
 
     def train_step(self, feed: Feed) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One optimizer step: accumulate, clip, update, average.
@@ -209,16 +216,6 @@ class Trainer:
             self.average.update(self.plain, step=self.step)
         feed.prefetch()
         return sums, norm.detach()
-
-    def _due(self) -> tuple[bool, bool, bool]:
-        """Whether to log, to save and to validate now that `step` steps are done."""
-        end = self.step == self.total
-        every = self.settings.checkpoint_every
-        epoch, within = divmod(self.step, self.epoch_steps)
-        logs = end or self.step % self.settings.log_every == 0
-        saves = end or bool(every and self.step % every == 0)
-        validates = end or (within == 0 and epoch % self.settings.eval_every == 0)
-        return logs, saves, validates and len(self.valid_rows) + len(self.probe_rows) > 0
 
     def _early(self) -> bool:
         return self.settings.early_stop is not None and self.stale >= self.settings.early_stop

@@ -119,7 +119,7 @@ class FwiTask(Task):
             physics = {
                 "record": part.cut(official_shots(records, self.store.survey)),
                 "record_shots": torch.tensor(part.shots),
-                "mirrored": draw.mirror[: part.samples].to(records.device),
+                "mirrored": draw.mirror[: part.samples].to(records.device, non_blocking=True),
             }
         return {**batch, "shots": shots, "velocity": velocity, **physics}
 
