@@ -224,6 +224,18 @@ def test_training_and_validation_without_any_record_on_disk(data, tmp_path):
         ShotStore(data / "bare").shots(0)
 
 
+def test_workers_change_nothing(data, tmp_path):
+    found = []
+    for workers in (0, 2):
+        values = {"online": {**EVERY, "generated": 1, "samples": 16}, "limit": 8}
+        values |= {"train": {"epochs": 1}, "loader": {"workers": workers}}
+        task = task_of(data / "real", tmp_path / str(workers), **values)
+        fit(task, 0, task.config.folder)
+        path = fold_folder(task.config.folder, 0) / "final.safetensors"
+        found.append(load_state(path)["model"])
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
 def test_online_samples_alone_and_beside_extra_folders(data, tmp_path):
     maps = generated_maps(["FlatVel_B"], 2, 2, 5)
     write_training(tmp_path / "more", maps, SHORT, records=False)
