@@ -42,12 +42,13 @@ def main() -> None:
     add("--shots", type=int, choices=(5, 6), help="6 makes mirroring exact (default: 5, as data)")
     add("--seed", type=int, default=0, help="of the maps or of the draw (default: 0)")
     add("--as-test", action="store_true", help="write the competition's test layout")
+    add("--maps-only", action="store_true", help="no records: training simulates them as it goes")
     args = parser.parse_args()
     maps, survey = chosen_maps(args)
     if args.as_test:
         write_test(args.out, maps, args.seed, survey)
     else:
-        write_training(args.out, maps, survey)
+        write_training(args.out, maps, survey, records=not args.maps_only)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ the file's metadata, each tensor replaced by its name.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ def load_state(path: str | Path) -> Any:
 def load_note(path: str | Path, key: str) -> Any:
     """One tensor-free entry of a saved dict, without reading the tensors."""
     return _open(path, lambda file: _decode(dict(_tree(file, path)["dict"])[key], file))
+
+
+def count_parameters(path: str | Path) -> int:
+    """Parameters of the network in a checkpoint, without reading its tensors.
+
+    Statistics of batch norms are in the weights too, and are not counted.
+    """
+    own = ("running_mean", "running_var", "num_batches_tracked")
+
+    def count(file: Any) -> int:
+        names = file.keys()
+        counted = [
+            name
+            for name in names
+            if name.startswith("/model/") and name.rpartition(".")[2] not in own
+        ]
+        shapes = [file.get_slice(name).get_shape() for name in counted]
+        return sum(math.prod(shape) for shape in shapes)
+
+    return _open(path, count)
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: str | Path) -> None:

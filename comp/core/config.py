@@ -23,6 +23,9 @@ class LoaderConfig(Section):
 
     workers: int = Field(2, ge=0, description="loader processes per training process")
     prefetch: int = Field(4, ge=1, description="batches each worker reads ahead")
+    ahead: bool = Field(
+        True, description="GPU: augment and simulate the next batch on a second stream meanwhile"
+    )
 
 
 class OptimConfig(Section):

@@ -97,6 +97,26 @@ class StepBatches(Sampler[Positions]):
         return (self.stop - self.start) * self.accumulate
 
 
+def sample_names(dataset: Dataset, ids: np.ndarray, batches: StepBatches, step: int) -> np.ndarray:
+    """(batch_size,) str: what the samples of a step are called, for messages.
+
+    A dataset says it by its `names`, if it has them; else position i is that of `ids[i]`.
+    """
+    positions = batches.positions(step)
+    if hasattr(dataset, "names"):
+        return dataset.names(positions, step // batches.steps_per_epoch)
+    return ids[positions]
+
+
+def due(step: int, total: int, epoch_steps: int, config: TrainConfig) -> tuple[bool, bool, bool]:
+    """Whether to log, to save and to validate now that `step` steps of `total` are done."""
+    end, every = step == total, config.checkpoint_every
+    epoch, within = divmod(step, epoch_steps)
+    logs = end or step % config.log_every == 0
+    saves = end or bool(every and step % every == 0)
+    return logs, saves, end or (within == 0 and epoch % config.eval_every == 0)
+
+
 def micro_batch_size(config: TrainConfig, processes: int, available: int) -> int:
     """Samples of one slot, see `StepBatches`, on so many processes and training samples.
 

@@ -101,9 +101,11 @@ def mix(x: torch.Tensor, draw: Mix | Blend) -> torch.Tensor:
     """Apply a draw to `x` (b, ...) on whatever device it lies; integer input becomes float."""
     if isinstance(draw, Mix):
         draw = Blend(draw.partner[None], torch.stack([draw.weight, 1 - draw.weight]))
-    weights = draw.weights.to(x.device).view(len(draw.weights), -1, *[1] * (x.ndim - 1))
+    weights = draw.weights.to(x.device, non_blocking=True).view(
+        len(draw.weights), -1, *[1] * (x.ndim - 1)
+    )
     mixed = weights[0] * x
-    for partner, weight in zip(draw.partners.to(x.device), weights[1:]):
+    for partner, weight in zip(draw.partners.to(x.device, non_blocking=True), weights[1:]):
         mixed = mixed + weight * x[partner]
     return mixed
 
@@ -116,12 +118,12 @@ def cutmix(x: torch.Tensor, draw: CutMix) -> torch.Tensor:
     """
     if tuple(x.shape[-2:]) != draw.shape:
         raise ValueError(f"images of {tuple(x.shape[-2:])} pixels, drawn for {draw.shape}")
-    top, bottom, left, right = draw.boxes.to(x.device).T[:, :, None]
+    top, bottom, left, right = draw.boxes.to(x.device, non_blocking=True).T[:, :, None]
     row, column = (torch.arange(side, device=x.device) for side in draw.shape)
     rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
     inside = rows[:, :, None] & columns[:, None, :]
     inside = inside.view(len(x), *[1] * (x.ndim - 3), *draw.shape)
-    return torch.where(inside, x[draw.mix.partner.to(x.device)], x)
+    return torch.where(inside, x[draw.mix.partner.to(x.device, non_blocking=True)], x)
 
 
 def _numpy_generator(generator: torch.Generator) -> np.random.Generator:

@@ -9,9 +9,20 @@ from torch import nn
 from comp.core.config import OptimConfig, ScheduleConfig
 from comp.core.errors import InputError
 
+# Optimizers of torch's that can update all weights in one launch.
+_FUSED = ("adam", "adamw")
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, device: torch.device | None = None
+) -> torch.optim.Optimizer:
     """Optimizer with no weight decay on norms and biases, and layer-wise lr decay where asked.
+
+    Args:
+        model: whose parameters are updated.
+        config: name, rates and decay.
+        device: where the model will be; on a GPU all weights are updated in one launch, if the
+            optimizer can do that.
 
     Raises:
         InputError: a name that timm does not know.
@@ -20,12 +31,14 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         raise InputError(
             f"key 'optim.name': got {config.name!r}; takes one of {', '.join(list_optimizers())}"
         )
+    fused = device is not None and device.type == "cuda" and config.name in _FUSED
     return create_optimizer_v2(
         model,
         opt=config.name,
         lr=config.lr,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
+        **({"fused": True} if fused else {}),
     )
 
 

@@ -82,7 +82,8 @@ class Task(ABC):
         """Training data at `rows` as it is trained on, where that is not `dataset`.
 
         Whatever is drawn in it may depend on `seed`, a sample's row and the epoch alone, see
-        `comp.core.loading`.
+        `comp.core.loading`. An epoch is one pass over it. If its length is not that of `rows`, it
+        brings `names(positions, epoch)`, (b,) str, what its samples are called in messages.
         """
         return self.dataset(rows)
 

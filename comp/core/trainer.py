@@ -6,9 +6,9 @@ the rest, so a run that was killed ends with the weights it would have had.
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -18,24 +18,27 @@ from torch import nn
 from comp.core.checkpoint import load_state, load_weights, save_state
 from comp.core.config import dump_config
 from comp.core.errors import InputError
+from comp.core.feed import Feed, made_batches
 from comp.core.files import write_json
 from comp.core.folds import fold_rows
 from comp.core.loading import (
     StepBatches,
     derive_seed,
     draw_rows,
+    due,
     limit_rows,
     make_loader,
     micro_batch_size,
-    to_device,
+    sample_names,
 )
+from comp.core.memory import describe_shortage
 from comp.core.optim import build_optimizer, lr_factor, set_lr
 from comp.core.predict import evaluate, fold_folder, new_accelerator
 from comp.core.progress import Progress
 from comp.core.runs import refuse_other_config
 from comp.core.signals import Stopped, StopRequest
 from comp.core.start import fold_marks, starting_weights
-from comp.core.task import Batch, Task
+from comp.core.task import Task
 from comp.core.watch import LossWatch, NonFiniteLoss, Seen, describe_break
 
 
@@ -43,10 +46,10 @@ def fit(task: Task, fold: int | str, run: Path) -> dict[str, Any]:
     """Train `fold` to its end, continuing from its last checkpoint if there is one.
 
     Returns:
-        The summary that `done.json` holds: steps, seconds, best score and its step.
+        The summary that `done.json` holds: steps, seconds over all starts, best score, its step.
 
     Raises:
-        InputError: bad input, or a checkpoint of another config.
+        InputError: bad input, a checkpoint of another config, or too little GPU memory.
         NonFiniteLoss: with the step, the sample ids and the last good checkpoint.
         Stopped: asked to end by Ctrl-C or SIGTERM; the state has been saved.
     """
@@ -69,22 +72,24 @@ class Trainer:
         )
         probes = self.settings.probes(task.mixes)
         self.probe_rows = draw_rows(self.train_rows, probes, self.seed)
+        self.data = task.training_dataset(self.train_rows, self.seed)
         processes = self.accelerator.num_processes
-        self.micro_size = micro_batch_size(self.settings, processes, len(self.train_rows))
+        self.micro_size = micro_batch_size(self.settings, processes, len(self.data))
         self.marks = fold_marks(task, fold, self.train_rows, self.valid_rows)
         torch.manual_seed(self.seed)
         network = self._first_network()
         if self.settings.channels_last:
             network = network.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(
-            network, build_optimizer(network, self.config.optim)
+            network, build_optimizer(network, self.config.optim, self.accelerator.device)
         )
         self.plain = network
         self.average = None
         if self.settings.ema is not None:
             self.average = ModelEmaV3(network, decay=self.settings.ema, use_warmup=True)
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
-        self.epoch_steps = len(self.train_rows) // self.settings.batch_size
+        self.began = time.time()  # or so long before, as earlier starts of this fit took
+        self.epoch_steps = len(self.data) // self.settings.batch_size
         self.total = self.settings.epochs * self.epoch_steps
 
     def _first_network(self) -> nn.Module:
@@ -104,14 +109,17 @@ class Trainer:
 
     def fit(self) -> dict[str, Any]:
         """Train to the end; see the function `fit`."""
-        began = time.time()
         self.resume()
         with self._progress() as progress, StopRequest() as stop:
-            self._run(progress, stop)
+            try:
+                self._run(progress, stop)
+            except torch.OutOfMemoryError as error:
+                clear_frames(error.__traceback__)  # they hold what filled the memory
+                raise InputError(f"fold {self.fold}, {describe_shortage(self)}") from None
         summary = {
             "fold": self.fold,
             "steps": self.step,
-            "seconds": round(time.time() - began, 1),
+            "seconds": round(time.time() - self.began, 1),
             "metric": self.task.metric,
             "best": self.best,
             "best_step": self.best_step,
@@ -126,40 +134,27 @@ class Trainer:
         return summary
 
     def _progress(self) -> Progress:
-        tensorboard = self.settings.tensorboard
-        if tensorboard:
+        send = None
+        if self.settings.tensorboard:
             self.accelerator.init_trackers("events")
-        return Progress(
-            self.folder if self.main else None,
-            f"fold {self.fold}",
-            self.step,
-            self.total,
-            self.epoch_steps,
-            self.accelerator.log if tensorboard else None,
-        )
+            send = self.accelerator.log
+        folder, span = self.folder if self.main else None, (self.step, self.total, self.epoch_steps)
+        return Progress(folder, f"fold {self.fold}", *span, send)
 
     def _run(self, progress: Progress, stop: StopRequest) -> None:
-        batches = StepBatches(
-            len(self.train_rows),
-            self.settings.batch_size,
-            self.seed,
-            accumulate=self.settings.accumulate,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            start=self.step,
-            stop=self.total,
-        )
-        dataset = self.task.training_dataset(self.train_rows, self.seed)
-        device = self.accelerator.device
-        loader = iter(make_loader(dataset, batches, self.config.loader, device))
+        batches = self.batches()
+        device, how = self.accelerator.device, self.config.loader
+        loader = iter(make_loader(self.data, batches, how, device))
+        feed = Feed(made_batches(self.task, loader, batches, device), device, how.ahead)
         watch = LossWatch(self.accelerator.gather, strict=self.settings.precision != "fp16")
         while self.step < self.total and not self._early():
             lr = self.config.optim.lr * lr_factor(self.step, self.total, self.config.schedule)
             set_lr(self.optimizer, lr)
-            watch.push(self.step, *self.train_step(loader, batches), stop.signum)
+            watch.push(self.step, *self.train_step(feed), stop.signum)
             self.step += 1
             progress.advance(self.settings.batch_size)
-            logs, saves, validates = self._due()
+            logs, saves, validates = due(self.step, self.total, self.epoch_steps, self.settings)
+            validates = validates and len(self.valid_rows) + len(self.probe_rows) > 0
             # What the step computed is read one step later, so that the device never waits for the
             # host, but before anything is written.
             seen = watch.read(everything=logs or saves or validates)
@@ -180,9 +175,20 @@ class Trainer:
                     seen.signum,
                 )
 
-    def train_step(
-        self, loader: Iterator[Batch], batches: StepBatches
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def batches(self) -> StepBatches:
+        """What this process trains on from this step to the last."""
+        return StepBatches(
+            len(self.data),
+            self.settings.batch_size,
+            self.seed,
+            accumulate=self.settings.accumulate,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            start=self.step,
+            stop=self.total,
+        )
+
+    def train_step(self, feed: Feed) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """One optimizer step: accumulate, clip, update, average.
 
         Returns:
@@ -190,10 +196,8 @@ class Trainer:
         """
         accumulate, sums = self.settings.accumulate, {}
         for micro in range(accumulate):
-            batch = to_device(next(loader), self.accelerator.device)
-            seed = derive_seed(self.seed, self.step, batches.slot(micro))
+            seed, batch = next(feed)
             torch.manual_seed(seed)  # for dropout and the like inside the network
-            batch = self.task.training_batch(batch, torch.Generator().manual_seed(seed))
             last = micro == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 output = self.model(*self.task.inputs(batch))
@@ -201,6 +205,8 @@ class Trainer:
                 self.accelerator.backward(terms["loss"] / accumulate)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach().float() / accumulate
+            if not last:
+                feed.prefetch()
         norm = self.accelerator.clip_grad_norm_(
             self.model.parameters(), self.settings.clip or math.inf
         )
@@ -208,17 +214,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.average:
             self.average.update(self.plain, step=self.step)
+        feed.prefetch()
         return sums, norm.detach()
-
-    def _due(self) -> tuple[bool, bool, bool]:
-        """Whether to log, to save and to validate now that `step` steps are done."""
-        end = self.step == self.total
-        every = self.settings.checkpoint_every
-        epoch, within = divmod(self.step, self.epoch_steps)
-        logs = end or self.step % self.settings.log_every == 0
-        saves = end or bool(every and self.step % every == 0)
-        validates = end or (within == 0 and epoch % self.settings.eval_every == 0)
-        return logs, saves, validates and len(self.valid_rows) + len(self.probe_rows) > 0
 
     def _early(self) -> bool:
         return self.settings.early_stop is not None and self.stale >= self.settings.early_stop
@@ -244,7 +241,7 @@ class Trainer:
                 self._save_weights("best", score)
 
     def _broken_message(self, seen: Seen, batches: StepBatches) -> str:
-        ids = self.task.ids[self.train_rows[batches.positions(seen.step)]]
+        ids = sample_names(self.data, self.task.ids[self.train_rows], batches, seen.step)
         last = self.folder / "last.safetensors"
         return (
             f"fold {self.fold}, {describe_break(seen, ids, self.settings.accumulate)}; "
@@ -258,6 +255,7 @@ class Trainer:
             state = {
                 "config": dump_config(self.config),
                 "data": self.marks["rows"],
+                "seconds": time.time() - self.began,
                 "progress": [self.step, self.best, self.best_step, self.stale],
                 "model": self.plain.state_dict(),
                 "average": self.average.module.state_dict() if self.average else None,
@@ -277,6 +275,7 @@ class Trainer:
         if state["data"] != self.marks["rows"]:
             raise InputError(f"{path}: fold {self.fold} had other samples, expected the same folds")
         self.step, self.best, self.best_step, self.stale = state["progress"]
+        self.began -= state.get("seconds", 0.0)
         load_weights(self.plain, state["model"], path)
         if self.average:
             load_weights(self.average.module, state["average"], path)

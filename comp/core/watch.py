@@ -52,8 +52,26 @@ def describe_break(seen: Seen, ids: np.ndarray, accumulate: int) -> str:
     )
 
 
+def _to_host(values: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy a tensor from the device; the function returned waits for that copy alone.
+
+    `values.cpu()` later would wait for all that was queued since, the next step with it.
+    """
+    if not values.is_cuda:
+        return values.detach().numpy
+    host = torch.empty_like(values, device="cpu", pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.current_stream(values.device).record_event()
+
+    def wait() -> np.ndarray:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
+
+
 class LossWatch:
-    """Keeps the last steps' values on the device until they are read.
+    """Keeps the last steps' values until they are read.
 
     Args:
         gather: concatenates a tensor over the processes, as `Accelerator.gather` does.
@@ -63,7 +81,7 @@ class LossWatch:
 
     def __init__(self, gather: Callable[[torch.Tensor], torch.Tensor], strict: bool = True) -> None:
         self._gather, self._strict = gather, strict
-        self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor]] = []
+        self._pending: list[tuple[int, tuple[str, ...], Callable[[], np.ndarray]]] = []
         self._seen = Seen()
 
     def push(
@@ -72,14 +90,17 @@ class LossWatch:
         """Take in a step's loss terms, gradient norm and the signal received so far (0: none)."""
         loss = terms["loss"]
         row = torch.stack([loss, norm.to(loss), loss.new_full((), signum)])
-        self._pending.append((step, terms, self._gather(row[None])))
+        own = torch.stack([term.to(loss) for term in terms.values()])
+        found = _to_host(torch.cat([self._gather(row[None]).flatten(), own]))
+        self._pending.append((step, tuple(terms), found))
 
     def read(self, everything: bool) -> Seen:
         """Read all steps but the newest, or all; stops at the first broken one and returns it."""
         while len(self._pending) > (0 if everything else 1) and not self._seen.broken:
-            step, terms, rows = self._pending.pop(0)
-            table = rows.cpu().numpy()
-            values = {name: float(term) for name, term in terms.items()}
+            step, names, found = self._pending.pop(0)
+            numbers = found()
+            table = numbers[: -len(names)].reshape(-1, 3)
+            values = {name: float(x) for name, x in zip(names, numbers[-len(names) :])}
             values |= {"loss": float(table[:, 0].mean()), "grad_norm": float(table[:, 1].mean())}
             finite = np.isfinite(table[:, : 2 if self._strict else 1]).all(1)
             self._seen = Seen(step, values, int(table[:, 2].max()), ~finite)

@@ -52,7 +52,7 @@ def augment(
     Returns:
         (b, 5, nt, receivers) official shots and (b, 1, ny, nx) velocity.
     """
-    flip = draw.mirror.to(shots.device)
+    flip = draw.mirror.to(shots.device, non_blocking=True)
     shots = torch.where(
         flip.view(-1, 1, 1, 1),
         official_shots(mirror_shots(shots), survey),
@@ -60,11 +60,12 @@ def augment(
     )
     velocity = torch.where(flip.view(-1, 1, 1, 1), velocity.flip(-1), velocity)
     if bool((draw.gain != 1).any()):
-        shots = shots * draw.gain.to(shots.device).view(-1, 1, 1, 1)
+        shots = shots * draw.gain.to(shots.device, non_blocking=True).view(-1, 1, 1, 1)
     if bool((draw.noise > 0).any()):
         generator = torch.Generator(shots.device).manual_seed(draw.seed)
         noise = torch.randn(shots.shape, generator=generator, device=shots.device)
-        level = draw.noise.to(shots.device) * shots.square().mean((1, 2, 3)).sqrt()
+        level = draw.noise.to(shots.device, non_blocking=True)
+        level = level * shots.square().mean((1, 2, 3)).sqrt()
         shots = shots + level.view(-1, 1, 1, 1) * noise
     if draw.mixup is not None:
         shots, velocity = mix(shots, draw.mixup), mix(velocity, draw.mixup)

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from comp.core.config import RunConfig, Section
 from comp.fwi.survey import OFFICIAL_COLUMNS
+from comp.fwi.velocity import FAMILIES
 from comp.fwi.wave import Solver
 
 
@@ -87,6 +88,51 @@ class PhysicsConfig(Section):
         return share
 
 
+class OnlineConfig(Section):
+    """Training samples made as training goes: maps in the loader, their records on the device.
+
+    An epoch sees `samples` of them beside the stored ones, all shuffled together. The numbers from
+    `real` to `generated` are weights: how often each kind of map is made.
+    """
+
+    real: float = Field(0.0, ge=0, description="weight of training maps as they are")
+    blend: float = Field(1.0, ge=0, description="weight of blends of two training maps")
+    crop: float = Field(1.0, ge=0, description="weight of enlarged windows of training maps")
+    warp: float = Field(1.0, ge=0, description="weight of training maps turned, sheared, scaled")
+    mirror: float = Field(0.0, ge=0, description="weight of mirrored training maps")
+    generated: float = Field(0.0, ge=0, description="weight of maps made by the generators")
+    families: tuple[str, ...] = Field((), description="of generated maps; none: those of the data")
+    samples: int = Field(0, ge=0, description="made anew in each epoch, 0: none")
+    stored: bool = Field(True, description="train on the data's own samples too")
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each kind of map."""
+        kinds = ("real", "blend", "crop", "warp", "mirror", "generated")
+        return {kind: getattr(self, kind) for kind in kinds}
+
+    @field_validator("families")
+    @classmethod
+    def _check_families(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [family for family in families if family not in FAMILIES]:
+            raise ValueError(f"{unknown[0]!r} is unknown, takes some of {', '.join(FAMILIES)}")
+        return families
+
+    @field_validator("samples")
+    @classmethod
+    def _check_some_kind(cls, samples: int, info: ValidationInfo) -> int:
+        weights = [value for value in info.data.values() if isinstance(value, float)]
+        if samples and not any(weights):
+            raise ValueError("takes 0 where every kind of map has weight 0")
+        return samples
+
+    @field_validator("stored")
+    @classmethod
+    def _check_some_sample(cls, stored: bool, info: ValidationInfo) -> bool:
+        if not stored and info.data.get("samples") == 0:
+            raise ValueError("takes true where online.samples is 0: nothing would be left to train")
+        return stored
+
+
 class FwiConfig(RunConfig):
     """A waveform-inversion run."""
 
@@ -95,6 +141,7 @@ class FwiConfig(RunConfig):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     physics: PhysicsConfig = PhysicsConfig()
+    online: OnlineConfig = OnlineConfig()
 
     @field_validator("physics")
     @classmethod

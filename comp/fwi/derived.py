@@ -54,10 +54,37 @@ class Draw:
     weight: np.ndarray
 
 
+class Parents:
+    """Maps that others may be made from, put in order so that pairs of one group are found at once.
+
+    Attributes:
+        count: of the maps.
+        pairable: (k,) places in `order` of those that do not stand alone in their group.
+    """
+
+    def __init__(self, groups: np.ndarray) -> None:
+        """`groups` (m,) are such as the fold of each map: both parents of a blend are of one."""
+        self.count = len(groups)
+        self._order = np.argsort(groups, kind="stable")
+        _, start, size = np.unique(groups[self._order], return_index=True, return_counts=True)
+        # Of the group of each in order.
+        self._start, self._size = np.repeat(start, size), np.repeat(size, size)
+        self.pairable = np.flatnonzero(self._size > 1)
+
+    def pairs(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """(count, 2) maps, two different ones of one group."""
+        if not len(self.pairable):
+            raise InputError("no fold holds two maps to blend")
+        first = self.pairable[random.integers(len(self.pairable), size=count)]
+        start, size = self._start[first], self._size[first]
+        second = start + (first - start + 1 + random.integers(size - 1)) % size
+        return self._order[np.stack([first, second], axis=1)]
+
+
 def draw(
     count: int,
     kinds: Sequence[str],
-    folds: np.ndarray,
+    among: Parents,
     shape: tuple[int, int],
     random: np.random.Generator,
 ) -> Draw:
@@ -66,7 +93,7 @@ def draw(
     Args:
         count: maps to draw.
         kinds: of KINDS.
-        folds: (m,) fold of each map that may be a parent; both parents of a blend come from one.
+        among: the maps that may be parents.
         shape: cells of a map, depth × distance.
         random: where all of it comes from.
 
@@ -74,10 +101,10 @@ def draw(
         InputError: a blend is wanted, but no fold holds two maps.
     """
     kind = np.array(kinds)[random.integers(len(kinds), size=count)]
-    parents = np.repeat(random.integers(len(folds), size=count)[:, None], 2, axis=1)
+    parents = np.repeat(random.integers(among.count, size=count)[:, None], 2, axis=1)
     blends = kind == "blend"
     if "blend" in kinds:
-        parents[blends] = _draw_pairs(int(blends.sum()), folds, random)
+        parents[blends] = among.pairs(int(blends.sum()), random)
     sampling = np.zeros((count, 2, 2, 3))
     sampling[:, :, 0, 0] = sampling[:, :, 1, 1] = 1
     for i in np.flatnonzero((kind == "crop") | (kind == "warp")):
@@ -87,20 +114,6 @@ def draw(
     sampling[mirrored] = _after(sampling[mirrored], _mirror(shape))
     weight = np.where(blends, random.uniform(*BLEND_WEIGHTS, size=count), 1.0)
     return Draw(kind, parents, sampling, weight)
-
-
-def _draw_pairs(count: int, folds: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(count, 2) rows, two different ones of one fold."""
-    order = np.argsort(folds, kind="stable")
-    _, start, size = np.unique(folds[order], return_index=True, return_counts=True)
-    start, size = np.repeat(start, size), np.repeat(size, size)  # of the fold of each in order
-    some = np.flatnonzero(size > 1)
-    if not len(some):
-        raise InputError("no fold holds two maps to blend")
-    first = some[random.integers(len(some), size=count)]
-    start, size = start[first], size[first]
-    second = start + (first - start + 1 + random.integers(size - 1)) % size
-    return order[np.stack([first, second], axis=1)]
 
 
 def _draw_crop(shape: tuple[int, int], random: np.random.Generator) -> np.ndarray:
@@ -223,7 +236,7 @@ def derived_maps(
                 drawn = draw(
                     min(shard_size, count - start),
                     recipe["kinds"],
-                    fold_of_row[pool],
+                    Parents(fold_of_row[pool]),
                     store.survey.map_shape,
                     np.random.default_rng(seeds),
                 )

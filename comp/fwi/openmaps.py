@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from comp.core.errors import InputError
 from comp.core.files import open_npy
 from comp.fwi.shards import ArrayEntry, ShardEntry, shard_file
 
@@ -31,7 +32,9 @@ class OpenMaps:
         array = self._maps.get((number, kind))
         if array is None:
             folder, shard = self._shards[number]
-            entry: ArrayEntry = getattr(shard, kind)
+            entry: ArrayEntry | None = getattr(shard, kind)
+            if entry is None:
+                raise InputError(f"{folder}: {shard.name} holds maps alone, expected records too")
             path = shard_file(folder, shard.name, f"{kind}.npy")
             array = self._maps[number, kind] = open_npy(path, entry.shape, [entry.dtype])
             if len(self._maps) > self.limit:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from comp.core.errors import InputError
@@ -11,7 +12,7 @@ from comp.core.figures import Picture
 from comp.core.files import drop_pages, open_npy
 from comp.core.predictions import Predictions, ids_path, load_predictions
 from comp.fwi.checks import check_records
-from comp.fwi.metrics import sample_mae, scored
+from comp.fwi.metrics import mae_table, sample_mae, scored
 from comp.fwi.plots import velocity_panels
 from comp.fwi.plots_gathers import residual_panels
 from comp.fwi.plots_statistics import family_bars, misfit_curves
@@ -148,11 +149,34 @@ def draw_bars(
     Raises:
         InputError: a file missing or broken, ids missing, maps of another shape, NaN.
     """
-    true = _load_maps(truth, survey)
-    errors = {name: _errors(_load_maps(path, survey), true) for name, path in results.items()}
-    families = true.table["family"].to_numpy(str) if "family" in true.table else None
+    families, errors = _family_errors(truth, results, survey)
     family_bars(out, families, errors)
     return {name: float(values.mean()) for name, values in errors.items()}
+
+
+def error_table(
+    truth: str | Path, results: Sequence[str], survey: Survey = OFFICIAL
+) -> pd.DataFrame:
+    """The errors of `draw_bars` as text: a row a family and one for all, a column a result.
+
+    Args:
+        truth: prediction file of the true maps.
+        results: `name=file` of each.
+        survey: the shape of a map.
+    """
+    table = mae_table(*_family_errors(truth, named_files(results), survey))
+    shown = {name: table[name].map("{:.2f}".format) for name in table.columns[1:]}
+    columns = {"MAE, m/s": table.index, "samples": table["samples"], **shown}
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def _family_errors(
+    truth: str | Path, results: Mapping[str, str | Path], survey: Survey
+) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """Families of the truth's samples, None where it does not say, and their errors, m/s."""
+    true = _load_maps(truth, survey)
+    errors = {name: _errors(_load_maps(path, survey), true) for name, path in results.items()}
+    return true.table["family"].to_numpy(str) if "family" in true.table else None, errors
 
 
 def _load_maps(path: str | Path, survey: Survey) -> Predictions:

@@ -113,7 +113,7 @@ def verify(folder: str | Path) -> None:
         InputError: names the first file that is missing or differs.
     """
     _, shards = read_index(folder)
-    arrays = [(s, kind) for s in shards for kind in ("shots", "velocity")]
+    arrays = [(shard, kind) for shard in shards for kind in shard.arrays]
     total = sum(getattr(shard, kind).bytes for shard, kind in arrays)
     with tqdm(total=total, unit="B", unit_scale=True) as bar:
         for shard, kind in arrays:

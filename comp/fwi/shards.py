@@ -1,7 +1,8 @@
 """The prepared folder: its format, and a writer that can be killed and started again.
 
     index.json                    format version, survey, sample count, one entry per shard
-    shards/<shard>.shots.npy      float16 (n, shots, nt, receivers), amplitude × amplitude_scale
+    shards/<shard>.shots.npy      float16 (n, shots, nt, receivers), amplitude × amplitude_scale;
+                                  none where maps alone were written: training simulates them
     shards/<shard>.velocity.npy   float32 (n, ny, nx), m/s
     shards/<shard>.json           the shard's own entry and the recipe it was made by; written last
     lineage.csv                   of derived samples: what they were made from, `comp.core.lineage`
@@ -60,7 +61,7 @@ class ShardEntry:
             "derived" when they were made from other samples and only train (`comp.fwi.extra`).
         rows: number of samples.
         amplitude_scale: what the amplitudes were multiplied by.
-        shots, velocity: its two array files.
+        shots, velocity: its two array files; `shots` is None where maps alone were written.
     """
 
     name: str
@@ -69,13 +70,19 @@ class ShardEntry:
     group: str
     rows: int
     amplitude_scale: float
-    shots: ArrayEntry
+    shots: ArrayEntry | None
     velocity: ArrayEntry
 
     @property
     def ids(self) -> list[str]:
         """The ids of its samples, in row order."""
         return sample_ids(self.name, self.rows)
+
+    @property
+    def arrays(self) -> dict[str, ArrayEntry]:
+        """Its array files by kind, "shots" and "velocity"; the former only where there are any."""
+        both = {"shots": self.shots, "velocity": self.velocity}
+        return {kind: entry for kind, entry in both.items() if entry is not None}
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Shard:
         files: names of the records' and of the maps' file, for messages.
         chunks: yields (records float32 (k, shots, nt, receivers), maps float32 (k, ny, nx)) in
             order, `rows` in all.
+        records: whether records are written beside the maps; if not, those of `chunks` are None.
     """
 
     name: str
@@ -98,7 +106,8 @@ class Shard:
     rows: int
     recipe: dict[str, Any]
     files: tuple[str, str]
-    chunks: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+    chunks: Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
+    records: bool = True
 
 
 def sample_ids(name: str, rows: int) -> list[str]:
@@ -121,7 +130,7 @@ def read_index(folder: str | Path) -> tuple[Survey, list[ShardEntry]]:
 
 
 def _entry(value: dict[str, Any]) -> ShardEntry:
-    arrays = {kind: _from_json(ArrayEntry, value[kind]) for kind in ("shots", "velocity")}
+    arrays = {k: value[k] and _from_json(ArrayEntry, value[k]) for k in ("shots", "velocity")}
     return ShardEntry(**{**value, **arrays})
 
 
@@ -202,6 +211,7 @@ def full_recipe(survey: Survey, shard: Shard) -> dict[str, Any]:
     unlike = {key: value for key, value in asdict(survey).items() if value != official[key]}
     given = {"family": shard.family, "source": shard.source, "group": shard.group}
     common = {"version": FORMAT_VERSION, "amplitude_scale": AMPLITUDE_SCALE, "survey": unlike}
+    common |= {} if shard.records else {"records": False}
     return json.loads(json.dumps({**common, **given, "rows": shard.rows, **shard.recipe}))
 
 
@@ -236,35 +246,39 @@ def _finished(folder: Path, name: str, recipe: dict[str, Any]) -> bool:
     entry = read_json(path)
     advice = "write to another folder, or delete this file to make the shard again"
     refuse_other_recipe(path, entry["recipe"], recipe, advice)
-    files = {kind: shard_file(folder, name, f"{kind}.npy") for kind in ("shots", "velocity")}
+    kinds = [kind for kind in ("shots", "velocity") if entry[kind]]
+    files = {kind: shard_file(folder, name, f"{kind}.npy") for kind in kinds}
     return all(f.exists() and f.stat().st_size == entry[k]["bytes"] for k, f in files.items())
 
 
 def _write_shard(
     folder: Path, survey: Survey, shard: Shard, advance: Callable[[int, int], None]
 ) -> ShardEntry:
-    shots_path = shard_file(folder, shard.name, "shots.npy")
-    velocity_path = shard_file(folder, shard.name, "velocity.npy")
-    with (
-        new_npy(shots_path, (shard.rows, *survey.record_shape), np.float16) as shots,
-        new_npy(velocity_path, (shard.rows, *survey.map_shape), np.float32) as velocity,
-    ):
+    kinds = {"velocity": (np.float32, survey.map_shape)}
+    if shard.records:
+        kinds["shots"] = (np.float16, survey.record_shape)
+    paths = {kind: shard_file(folder, shard.name, f"{kind}.npy") for kind in kinds}
+    with contextlib.ExitStack() as stack:
+        arrays = {
+            kind: stack.enter_context(new_npy(paths[kind], (shard.rows, *shape), dtype))
+            for kind, (dtype, shape) in kinds.items()
+        }
         row = 0
         for records, maps in shard.chunks():
-            part = slice(row, row + len(records))
-            _encode(records, shots[part], shard.files[0], row)
+            part = slice(row, row + len(maps))
+            if shard.records:
+                _encode(records, arrays["shots"][part], shard.files[0], row)
+                drop_pages(arrays["shots"])
             check_velocity(maps, shard.files[1], row)
-            velocity[part] = maps
+            arrays["velocity"][part] = maps
             row = part.stop
-            drop_pages(shots)
-            advance(len(records), shots[part].nbytes + velocity[part].nbytes)
-        arrays = {"shots": (shots, shots_path), "velocity": (velocity, velocity_path)}
+            advance(len(maps), sum(array[part].nbytes for array in arrays.values()))
     entries = {
-        kind: ArrayEntry(str(a.dtype), a.shape, path.stat().st_size, sha256(path))
-        for kind, (a, path) in arrays.items()
+        kind: ArrayEntry(str(a.dtype), a.shape, paths[kind].stat().st_size, sha256(paths[kind]))
+        for kind, a in arrays.items()
     }
     about = (shard.name, shard.family, shard.source, shard.group, shard.rows, AMPLITUDE_SCALE)
-    return ShardEntry(*about, **entries)
+    return ShardEntry(*about, **{"shots": None, **entries})
 
 
 def _encode(records: np.ndarray, out: np.ndarray, path: str, first_row: int) -> None:

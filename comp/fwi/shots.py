@@ -20,7 +20,7 @@ from comp.core.files import drop_pages
 from comp.core.task import Batch
 from comp.fwi.openmaps import OpenMaps
 from comp.fwi.records import RecordFolder
-from comp.fwi.shards import ArrayEntry, ShardEntry, read_index, shard_file
+from comp.fwi.shards import ShardEntry, read_index, shard_file
 
 
 class ShotStore:
@@ -71,8 +71,8 @@ class ShotStore:
             what = f"{shard.amplitude_scale}, others {self.amplitude_scale}"
             raise InputError(f"{folder}/index.json: {shard.name}: amplitude_scale {what}")
         shapes = {"shots": self.survey.record_shape, "velocity": self.survey.map_shape}
-        for kind, shape in shapes.items():
-            entry: ArrayEntry = getattr(shard, kind)
+        for kind, entry in shard.arrays.items():
+            shape = shapes[kind]
             path = shard_file(folder, shard.name, f"{kind}.npy")
             if entry.shape != (shard.rows, *shape):
                 raise InputError(f"{path}: shape {entry.shape}, expected {(shard.rows, *shape)}")
@@ -97,6 +97,11 @@ class ShotStore:
         return np.repeat([s.family for s in self.shards], [s.rows for s in self.shards])
 
     @cached_property
+    def recorded(self) -> np.ndarray:
+        """(n,) bool: samples whose records are stored; the others' are simulated on the device."""
+        return np.repeat([s.shots is not None for s in self.shards], [s.rows for s in self.shards])
+
+    @cached_property
     def sources(self) -> np.ndarray:
         """(n,) str: samples with the same one must share a fold; see `ShardEntry.group`."""
         stops = self._starts[1:]
@@ -110,7 +115,8 @@ class ShotStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the tables that can be made again, tens of MB at 470k samples."""
-        return {k: v for k, v in vars(self).items() if k not in ("ids", "families", "sources")}
+        tables = ("ids", "families", "sources", "recorded")
+        return {k: v for k, v in vars(self).items() if k not in tables}
 
     def shots(self, row: int) -> np.ndarray:
         """Read-only (shots, nt, receivers) float16 view of a record, times `amplitude_scale`."""
@@ -160,6 +166,9 @@ class ShotDataset(BatchDataset):
 
     A batch: "row" (b,) int64 rows of the store; "shots" (b, shots, nt, receivers) float16, times
     `store.amplitude_scale`; "velocity" (b, 1, ny, nx) float32, m/s.
+
+    Where records of some samples are not stored, "shots" has those of the others alone, or is left
+    out; "kept" and "made", int64, are the places in the batch of the former and of the latter.
     """
 
     def __init__(self, store: ShotStore, rows: Sequence[int] | None = None) -> None:
@@ -168,12 +177,21 @@ class ShotDataset(BatchDataset):
         self.store = store
 
     def read(self, rows: np.ndarray, epoch: int) -> Batch:
-        survey = self.store.survey
-        shots = batch_tensor((len(rows), *survey.record_shape), torch.float16)
-        velocity = batch_tensor((len(rows), 1, *survey.map_shape), torch.float32)
-        self.store.copy("shots", rows, shots.numpy())
+        velocity = batch_tensor((len(rows), 1, *self.store.survey.map_shape), torch.float32)
         self.store.copy("velocity", rows, velocity.numpy()[:, 0])
-        return {"row": torch.from_numpy(rows), "shots": shots, "velocity": velocity}
+        return self.with_records(rows, velocity, self.store.recorded[rows])
+
+    def with_records(self, rows: np.ndarray, velocity: torch.Tensor, stored: np.ndarray) -> Batch:
+        """The batch of maps (b, 1, ny, nx); records of those that are `stored` (b,) are read."""
+        batch = {"row": torch.from_numpy(rows), "velocity": velocity}
+        if stored.any():
+            shape = (int(stored.sum()), *self.store.survey.record_shape)
+            batch["shots"] = batch_tensor(shape, torch.float16)
+            self.store.copy("shots", rows[stored], batch["shots"].numpy())
+        if not stored.all():
+            places = {"kept": stored, "made": ~stored}
+            batch |= {key: torch.from_numpy(np.flatnonzero(at)) for key, at in places.items()}
+        return batch
 
 
 class RecordDataset(BatchDataset):

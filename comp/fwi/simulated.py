@@ -62,6 +62,7 @@ def write_training(
     maps: Sequence[Maps],
     survey: Survey = OFFICIAL,
     device: str | None = None,
+    records: bool = True,
 ) -> None:
     """Simulate maps into a prepared folder; see `comp.fwi.shards.write_shards`.
 
@@ -70,22 +71,27 @@ def write_training(
         maps: the velocity maps; either all are derived or none is.
         survey: the acquisition.
         device: see `Simulator`.
+        records: False writes the maps alone; training then simulates their records as it goes.
     """
     simulator = Simulator(survey, device)
     origins = [part.lineage for part in maps if part.lineage is not None]
     lineage = join_lineages(origins) if origins else None
-    write_shards(out, survey, [_shard(part, simulator) for part in maps], lineage)
+    shards = [_shard(part, simulator if records else None) for part in maps]
+    write_shards(out, survey, shards, lineage)
 
 
-def _shard(part: Maps, simulator: Simulator) -> Shard:
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _shard(part: Maps, simulator: Simulator | None) -> Shard:
+    def chunks() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         velocity = part.load()
+        if simulator is None:
+            yield None, velocity
+            return
         for start in range(0, part.rows, simulator.step):
             some = velocity[start : start + simulator.step]
             yield simulator.records(some, part.source), some
 
     about = (part.name, part.family, part.source, part.group, part.rows, part.recipe)
-    return Shard(*about, files=(part.source, part.source), chunks=chunks)
+    return Shard(*about, (part.source, part.source), chunks, records=simulator is not None)
 
 
 def write_test(

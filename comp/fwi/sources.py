@@ -28,7 +28,7 @@ def chosen_maps(args: Namespace) -> tuple[list[Maps], Survey]:
     Args:
         args: at most one of maps, from_data and from_predictions (paths) says where the maps come
             from, else the generators make them; families, count, shard_size, seed, shots, and
-            what `_TAKEN_BY` lists. What was not given is None (as_test: False).
+            what `_TAKEN_BY` lists. What was not given is None (as_test, maps_only: False).
 
     Raises:
         InputError: options that make no sense or not together; as the source of the maps.
@@ -44,6 +44,8 @@ def chosen_maps(args: Namespace) -> tuple[list[Maps], Survey]:
     for name, least in _LEAST.items():
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise InputError(f"{_flag(name)}: expected {least} or more")
+    if args.maps_only and args.as_test:
+        raise InputError("--maps-only: not together with --as-test, whose records are the test")
     if source == "from_data" and args.folds is None:
         raise InputError("--from-data: needs the data's fold file, --folds")
     survey = _survey(args)

@@ -21,6 +21,7 @@ from comp.fwi.describe import describe_folder
 from comp.fwi.extra import training_folds
 from comp.fwi.metrics import scored
 from comp.fwi.models import build_model
+from comp.fwi.online import OnlineDataset, OnlineMaps, with_made_records
 from comp.fwi.physics import Part, draw_part, misfit_weight, waveform_misfit
 from comp.fwi.records import RecordFolder
 from comp.fwi.scoring import report
@@ -70,6 +71,15 @@ class FwiTask(Task):
     def dataset(self, rows: np.ndarray) -> Dataset:
         return ShotDataset(self.store, rows)
 
+    def training_dataset(self, rows: np.ndarray, seed: int) -> Dataset:
+        online = self.config.online
+        if not online.samples:
+            return self.dataset(rows)
+        # A quick look is at so many of these, too.
+        samples = min(online.samples, self.config.limit or online.samples)
+        maps = OnlineMaps(self.store, rows, self.folds(), online, seed)
+        return OnlineDataset(rows, online.stored, maps, samples)
+
     def table(self, rows: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame({"id": self.ids[rows], "family": self.store.families[rows]})
 
@@ -100,7 +110,7 @@ class FwiTask(Task):
         return self.config.augment.mixup > 0
 
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
-        records = self._amplitudes(batch["shots"])
+        records = self._records(batch)
         draw = draw_augment(len(records), self.config.augment, generator)
         shots, velocity = augment(records, batch["velocity"], draw, self.store.survey)
         physics = {}
@@ -109,18 +119,19 @@ class FwiTask(Task):
             physics = {
                 "record": part.cut(official_shots(records, self.store.survey)),
                 "record_shots": torch.tensor(part.shots),
-                "mirrored": draw.mirror[: part.samples].to(records.device),
+                "mirrored": draw.mirror[: part.samples].to(records.device, non_blocking=True),
             }
         return {**batch, "shots": shots, "velocity": velocity, **physics}
 
     def plain_batch(self, batch: Batch) -> Batch:
-        shots = batch["shots"]
-        if shots.dtype == torch.float16:  # from the store; test records come as they were recorded
-            shots = official_shots(self._amplitudes(shots), self.store.survey)
-        return {**batch, "shots": shots}
+        if "velocity" not in batch:  # test records, which come as they were recorded
+            return batch
+        return {**batch, "shots": official_shots(self._records(batch), self.store.survey)}
 
-    def _amplitudes(self, shots: torch.Tensor) -> torch.Tensor:
-        return shots.float() / self.store.amplitude_scale
+    def _records(self, batch: Batch) -> torch.Tensor:
+        """(b, shots, nt, receivers) float32 amplitudes, all the survey's shots."""
+        stored = batch["shots"].float() / self.store.amplitude_scale if "shots" in batch else None
+        return with_made_records(stored, batch, self.store.survey) if "made" in batch else stored
 
     def inputs(self, batch: Batch) -> tuple[torch.Tensor]:
         return (batch["shots"],)

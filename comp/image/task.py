@@ -131,7 +131,8 @@ class ImageTask(Task):
         return mix_batch(self.plain_batch(batch), self.config.mix, generator)
 
     def plain_batch(self, batch: Batch) -> Batch:
-        mean, deviation = (part.to(batch["image"].device) for part in self._scale)
+        device = batch["image"].device
+        mean, deviation = (part.to(device, non_blocking=True) for part in self._scale)
         return {**batch, "image": (batch["image"].float() - mean) / deviation}
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:

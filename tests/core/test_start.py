@@ -65,10 +65,10 @@ def test_a_resumed_run_goes_on_where_it_stood(first, tmp_path, monkeypatch):
     trainer = second(tmp_path / "killed", source, train={"checkpoint_every": 1})
     step = Trainer.train_step
 
-    def dies(self, loader, batches):
+    def dies(self, feed):
         if self.step == 5:
             raise KeyboardInterrupt
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):

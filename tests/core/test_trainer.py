@@ -42,10 +42,10 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monk
     config = toy_config(tmp_path / "killed", train=train, **values)
     step = Trainer.train_step
 
-    def dies(self, loader, batches):
+    def dies(self, feed):
         if self.step == kill_at:
             raise Killed
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", dies)
     with pytest.raises(Killed):
@@ -131,13 +131,13 @@ def test_stop_request_saves_and_resumes(tmp_path, monkeypatch):
     config = toy_config(tmp_path / "stopped")
     step = Trainer.train_step
 
-    def interrupted(self, loader, batches):
+    def interrupted(self, feed):
         if self.step == 5:
             import os
             import signal
 
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     with pytest.raises(Stopped, match="saved") as caught:
@@ -260,3 +260,49 @@ def test_without_validation_training_samples_are_scored_all_the_same(tmp_path):
     lines = read_log(fold_folder(config.folder, "all") / "log.jsonl")
     assert len([e for e in lines if "train/mae" in e]) == 3
     assert not any("valid/mae" in e for e in lines)
+
+
+class SmallMemory(ToyTask):
+    """Stands for a GPU that holds so many samples in training."""
+
+    holds, asked = 3, ()
+
+    def loss(self, output, batch, done):
+        self.asked = (*self.asked, len(output))
+        if len(output) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+        return super().loss(output, batch, done)
+
+
+def test_out_of_memory_says_which_micro_batch_fits(tmp_path):
+    config = toy_config(tmp_path, train={"batch_size": 24, "accumulate": 2})
+    task = SmallMemory(config)
+    with pytest.raises(InputError) as caught:
+        fit(task, 0, config.folder)
+    assert str(caught.value) == (
+        "fold 0, out of GPU memory with micro-batches of 12; 3 fit: train.accumulate=8 keeps the "
+        "batch of 24"
+    )
+    assert task.asked == (12, 8, 6, 4, 3)
+    moved = toy_config(tmp_path, train={"batch_size": 24, "accumulate": 8})
+    assert fit(SmallMemory(moved), 0, moved.folder)["steps"] == 6
+
+
+def test_out_of_memory_where_nothing_fits_says_so(tmp_path):
+    config = toy_config(tmp_path, train={"batch_size": 4})
+    task = SmallMemory(config)
+    task.holds = 0
+    with pytest.raises(InputError, match=r"micro-batches of 4, and no smaller one fits"):
+        fit(task, 0, config.folder)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_a_run_on_a_gpu_updates_all_weights_at_once_where_that_is_known(tmp_path, optimizer):
+    config = toy_config(tmp_path)
+    config = config.model_copy(
+        update={"optim": config.optim.model_copy(update={"name": optimizer})}
+    )
+    trainer = Trainer(ToyTask(config), 0, fold_folder(config.folder, 0))
+    assert trainer.optimizer.param_groups[0].get("fused", False) == (optimizer == "adamw")
+    trainer.fit()

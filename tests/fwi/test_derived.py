@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from comp.core.errors import InputError
-from comp.fwi.derived import BLEND_WEIGHTS, KINDS, Draw, derive, draw
+from comp.fwi.derived import BLEND_WEIGHTS, KINDS, Draw, Parents, derive, draw
 from comp.fwi.velocity import generate
 
 SHAPE = (70, 70)
@@ -14,7 +14,7 @@ IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 
 
 def drawn(count, kinds=KINDS, seed=0, folds=FOLDS):
-    return draw(count, kinds, folds, SHAPE, np.random.default_rng(seed))
+    return draw(count, kinds, Parents(folds), SHAPE, np.random.default_rng(seed))
 
 
 def apply(one, maps):

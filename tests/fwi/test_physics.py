@@ -250,10 +250,10 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(places, tmp_
 
     step = Trainer.train_step
 
-    def dies(self, loader, batches):
+    def dies(self, feed):
         if self.step == 3:
             raise KeyboardInterrupt
-        return step(self, loader, batches)
+        return step(self, feed)
 
     for name in ("whole", "killed"):
         if name == "killed":

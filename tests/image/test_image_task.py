@@ -157,10 +157,10 @@ def test_a_killed_run_ends_with_the_same_weights_whatever_is_drawn(
     fit(whole, 0, whole.config.folder)
     step = Trainer.train_step
 
-    def dies(self, loader, batches):
+    def dies(self, feed):
         if self.step == 3:
             raise Killed
-        return step(self, loader, batches)
+        return step(self, feed)
 
     monkeypatch.setattr(Trainer, "train_step", dies)
     with pytest.raises(Killed):
