@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from comp.core.errors import run_script
 from comp.core.files import save_npy
-from comp.fwi.shards import Shard, write_shards
+from comp.fwi.shard_writer import Shard, write_shards
 from comp.fwi.shots import ShotDataset, ShotStore
 from comp.fwi.survey import OFFICIAL
 

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from comp.core.errors import InputError
 from comp.core.files import drop_pages, open_npy, sha256
-from comp.fwi.shards import Shard, read_index, shard_file, write_shards
+from comp.fwi.shard_writer import Shard, write_shards
+from comp.fwi.shards import read_index, shard_file
 from comp.fwi.survey import OFFICIAL, Survey
 
 # The raw data name their files in two ways; in both, a record file `<shots>KEY.npy` belongs to the
@@ -31,7 +32,7 @@ def prepare(raw: str | Path, out: str | Path, survey: Survey = OFFICIAL) -> None
         survey: what the records must look like.
 
     Raises:
-        InputError: as `find_sources` and `comp.fwi.shards.write_shards`; a source file that has
+        InputError: as `find_sources` and `write_shards`; a source file that has
             changed since its shard was made.
     """
     write_shards(out, survey, find_sources(raw, survey))

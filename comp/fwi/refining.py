@@ -28,7 +28,7 @@ from comp.fwi.records import RecordFolder
 from comp.fwi.refine import Refiner, Sample, Settings
 from comp.fwi.refine_work import Share, Work
 from comp.fwi.router import route
-from comp.fwi.shards import exclusive
+from comp.fwi.shard_writer import exclusive
 from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL, Survey
 

@@ -19,7 +19,7 @@ from comp.core.predictions import Predictions, write_ids
 from comp.core.submission import write_submission
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.maps import Maps
-from comp.fwi.shards import (
+from comp.fwi.shard_writer import (
     Shard,
     exclusive,
     full_recipe,
@@ -64,7 +64,7 @@ def write_training(
     device: str | None = None,
     records: bool = True,
 ) -> None:
-    """Simulate maps into a prepared folder; see `comp.fwi.shards.write_shards`.
+    """Simulate maps into a prepared folder; see `comp.fwi.shard_writer.write_shards`.
 
     Args:
         out: the folder; finished if an earlier run was killed.

@@ -11,7 +11,7 @@ from comp.core.errors import InputError
 from comp.core.folds import read_folds
 from comp.core.stratify import PACKAGE, make_folds
 from comp.fwi.describe import BINS, CHUNK, describe_folder
-from comp.fwi.shards import Shard, write_shards
+from comp.fwi.shard_writer import Shard, write_shards
 from comp.fwi.survey import Survey
 
 SURVEY = Survey(ny=4, nx=3, nt=2, source_columns=(0,), receiver_columns=(0, 1))

@@ -14,7 +14,8 @@ import pytest
 
 from comp.core.errors import InputError
 from comp.fwi.prepare import prepare, verify
-from comp.fwi.shards import AMPLITUDE_SCALE, exclusive
+from comp.fwi.shard_writer import exclusive
+from comp.fwi.shards import AMPLITUDE_SCALE
 from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL
 
@@ -251,7 +252,7 @@ def test_goes_on_after_bad_input_was_mended(raw, tmp_path):
 KILLER = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    import comp.fwi.shards as shards
+    import comp.fwi.shard_writer as shards
     from test_prepare import TINY, contents
     from comp.fwi.prepare import prepare
 

@@ -1,0 +1,232 @@
+"""Writes prepared folders, see `comp.fwi.shards`; a writer that can be killed and started again.
+
+A killed run is started again with the same command: it keeps whole shards, makes the others, and
+leaves what an uninterrupted run leaves, byte for byte.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from comp.core.errors import InputError
+from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
+from comp.core.lineage import Lineage, write_lineage
+from comp.fwi.checks import check_records, check_velocity
+from comp.fwi.shards import AMPLITUDE_SCALE, FORMAT_VERSION, ArrayEntry, ShardEntry, shard_file
+from comp.fwi.survey import OFFICIAL, Survey
+
+_HALF_MAX = float(np.finfo(np.float16).max)
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard to be written.
+
+    Attributes:
+        name, family, source, group, rows: as in `ShardEntry`.
+        recipe: what else decides its contents, as JSON values. A shard on disk that was made by
+            another recipe is refused rather than mixed in.
+        files: names of the records' and of the maps' file, for messages.
+        chunks: yields (records float32 (k, shots, nt, receivers), maps float32 (k, ny, nx)) in
+            order, `rows` in all.
+        records: whether records are written beside the maps; if not, those of `chunks` are None.
+    """
+
+    name: str
+    family: str
+    source: str
+    group: str
+    rows: int
+    recipe: dict[str, Any]
+    files: tuple[str, str]
+    chunks: Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
+    records: bool = True
+
+
+def write_shards(
+    folder: str | Path, survey: Survey, shards: Sequence[Shard], lineage: Lineage | None = None
+) -> None:
+    """Write or finish a prepared folder, one shard after the other, in constant memory.
+
+    Args:
+        folder: the prepared folder.
+        survey: the acquisition of all records.
+        shards: what it is to hold.
+        lineage: of all its samples, where they were made from others.
+
+    Raises:
+        InputError: a record or map unfit for use (its file and row are named); the folder holds
+            shards of other data or settings; another process is writing to it; the disk is full.
+            Shards already finished stay, and the next run goes on from them.
+    """
+    folder = Path(folder)
+    rows = sum(shard.rows for shard in shards)
+    with exclusive(folder):
+        _check_names(folder, {shard.name for shard in shards})
+        recipes = {shard.name: full_recipe(survey, shard) for shard in shards}
+        missing = [s for s in shards if not _finished(folder, s.name, recipes[s.name])]
+        done = rows - sum(shard.rows for shard in missing)
+        with progress(rows, done) as advance, ThreadPoolExecutor(1) as sealer:
+            sealed = []
+            for shard in missing:
+                arrays = _write_arrays(folder, survey, shard, advance)
+                # Checksums are taken while the next shard is in the making.
+                sealed.append(sealer.submit(_seal, folder, shard, arrays, recipes[shard.name]))
+            for each in sealed:
+                each.result()
+        entries = [read_json(shard_file(folder, shard.name, "json")) for shard in shards]
+        for entry in entries:
+            del entry["recipe"]  # file times and such, which say nothing about the data
+        if lineage is not None:  # before the index, which says that the folder is whole
+            write_lineage(folder, lineage)
+        index = {"version": FORMAT_VERSION, "survey": asdict(survey), "rows": rows}
+        write_json(folder / "index.json", {**index, "shards": entries})
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Make `folder` and keep other writers out; the lock ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is writing to it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def progress(total: int, initial: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
+    start, size = time.monotonic(), 0
+    with tqdm(total=total, initial=initial, unit=" samples") as bar:
+
+        def advance(samples: int, nbytes: int) -> None:
+            nonlocal size
+            size += nbytes
+            rate = size / 1e6 / max(time.monotonic() - start, 1e-3)
+            bar.set_postfix_str(f"{rate:.0f} MB/s", refresh=False)
+            bar.update(samples)
+
+        yield advance
+
+
+def full_recipe(survey: Survey, shard: Shard) -> dict[str, Any]:
+    """Everything that decides a shard's contents, as it reads back from JSON."""
+    official = asdict(OFFICIAL)
+    unlike = {key: value for key, value in asdict(survey).items() if value != official[key]}
+    given = {"family": shard.family, "source": shard.source, "group": shard.group}
+    common = {"version": FORMAT_VERSION, "amplitude_scale": AMPLITUDE_SCALE, "survey": unlike}
+    common |= {} if shard.records else {"records": False}
+    return json.loads(json.dumps({**common, **given, "rows": shard.rows, **shard.recipe}))
+
+
+def refuse_other_recipe(
+    path: Path, found: dict[str, Any], wanted: dict[str, Any], advice: str
+) -> None:
+    """Raise InputError naming the first setting in which what is on disk differs from this run."""
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            what = f"{key} was {found.get(key)!r}, is now {wanted.get(key)!r}"
+            raise InputError(f"{path}: made from other data or settings: {what}; {advice}")
+
+
+def _check_names(folder: Path, names: set[str]) -> None:
+    """Refuse files that are no part of this run; remove what a killed run left half written."""
+    paths = sorted((folder / "shards").glob("*"))
+    for path in paths:
+        if path.name.split(".")[0] not in names:
+            raise InputError(
+                f"{path}: no part of this run, made from other data?; write to another folder"
+            )
+    for path in paths:
+        if path.suffix == ".partial":
+            path.unlink()
+
+
+def _finished(folder: Path, name: str, recipe: dict[str, Any]) -> bool:
+    """Whether the shard on disk is whole: one whose files were cut or lost since is not."""
+    path = shard_file(folder, name, "json")
+    if not path.exists():
+        return False
+    entry = read_json(path)
+    advice = "write to another folder, or delete this file to make the shard again"
+    refuse_other_recipe(path, entry["recipe"], recipe, advice)
+    kinds = [kind for kind in ("shots", "velocity") if entry[kind]]
+    files = {kind: shard_file(folder, name, f"{kind}.npy") for kind in kinds}
+    return all(f.exists() and f.stat().st_size == entry[k]["bytes"] for k, f in files.items())
+
+
+def _write_arrays(
+    folder: Path, survey: Survey, shard: Shard, advance: Callable[[int, int], None]
+) -> dict[str, np.memmap]:
+    """Write a shard's arrays; returns them by their kind."""
+    kinds = {"velocity": (np.float32, survey.map_shape)}
+    if shard.records:
+        kinds["shots"] = (np.float16, survey.record_shape)
+    paths = {kind: shard_file(folder, shard.name, f"{kind}.npy") for kind in kinds}
+    with contextlib.ExitStack() as stack:
+        arrays = {
+            kind: stack.enter_context(new_npy(paths[kind], (shard.rows, *shape), dtype))
+            for kind, (dtype, shape) in kinds.items()
+        }
+        row = 0
+        for records, maps in _ahead(shard.chunks()):
+            part = slice(row, row + len(maps))
+            if shard.records:
+                _encode(records, arrays["shots"][part], shard.files[0], row)
+                drop_pages(arrays["shots"])
+            check_velocity(maps, shard.files[1], row)
+            arrays["velocity"][part] = maps
+            row = part.stop
+            advance(len(maps), sum(array[part].nbytes for array in arrays.values()))
+    return arrays
+
+
+def _ahead(items: Iterable[ItemT]) -> Iterator[ItemT]:
+    """`items`, the next one in the making on a thread while the last one is used."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item
+
+
+def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict[str, Any]) -> None:
+    """Write the entry by which a shard on disk counts as finished."""
+    entries: dict[str, ArrayEntry | None] = {"shots": None}
+    for kind, array in arrays.items():
+        path = shard_file(folder, shard.name, f"{kind}.npy")
+        size = path.stat().st_size
+        entries[kind] = ArrayEntry(str(array.dtype), array.shape, size, sha256(path))
+    about = (shard.name, shard.family, shard.source, shard.group, shard.rows, AMPLITUDE_SCALE)
+    sidecar = {**asdict(ShardEntry(*about, **entries)), "recipe": recipe}
+    write_json(shard_file(folder, shard.name, "json"), sidecar)
+
+
+def _encode(records: np.ndarray, out: np.ndarray, path: str, first_row: int) -> None:
+    """Check `records` and write them to `out` as scaled float16."""
+    peak = check_records(records, path, first_row)
+    if (peak * AMPLITUDE_SCALE > _HALF_MAX).any():
+        row = int(np.argmax(peak))
+        what = f"amplitude {peak[row]:g}, expected at most {_HALF_MAX / AMPLITUDE_SCALE:g}"
+        raise InputError(f"{path}: row {first_row + row}: {what} to fit into float16")
+    scaled = np.multiply(records, np.float32(AMPLITUDE_SCALE))
+    torch.from_numpy(out).copy_(torch.from_numpy(scaled))  # torch casts on all cores
