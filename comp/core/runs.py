@@ -3,9 +3,12 @@
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from comp.core.config import RunConfig, config_differences, dump_config, read_yaml, write_config
 from comp.core.errors import InputError
@@ -32,7 +35,13 @@ def open_run(config: RunConfig) -> Path:
 
 
 def refuse_other_config(source: Path, old: dict[str, Any], config: RunConfig) -> None:
-    """Raise InputError naming the differing keys when `old` would not give the same result."""
+    """Raise InputError naming the differing keys when `old` would not give the same result.
+
+    Keys that have come since `old` was written count there with their defaults, which leave
+    everything as it was.
+    """
+    with suppress(ValidationError):  # keys that have gone since are compared as they are
+        old = dump_config(type(config).model_validate(old))
     differences = config_differences(old, dump_config(config))
     if differences:
         raise InputError(

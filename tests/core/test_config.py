@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from comp.core.config import (
@@ -153,6 +154,17 @@ def test_resolved_config_repeats_the_run(small, tmp_path):
     with pytest.raises(InputError, match=r"optim.lr: 0.001 → 0.1") as caught:
         open_run(load_config(run / "config.yaml", ["optim.lr=0.1"]))
     assert str(run / "config.yaml") in str(caught.value)
+
+
+def test_a_run_from_before_a_key_came_counts_it_as_its_default(small, tmp_path):
+    config = load_config(small, [f"root={tmp_path}"])
+    saved = open_run(config) / "config.yaml"
+    older = read_yaml(saved)
+    del older["train"]["early_stop"], older["optim"]["layer_decay"]
+    saved.write_text(yaml.safe_dump(older))
+    open_run(config)
+    with pytest.raises(InputError, match=r"train.early_stop: None → 3"):
+        open_run(load_config(small, [f"root={tmp_path}", "train.early_stop=3"]))
 
 
 def test_runtime_settings_are_no_difference(small):
