@@ -1,19 +1,22 @@
 """Configs: each mistake is one line that names the key, what it got and what it takes."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from conftest import ROOT
+from pydantic import Field
 
 from comp.core.config import (
     Section,
+    by_name,
     config_differences,
-    config_keys,
     dump_config,
     parse_config,
     read_yaml,
 )
 from comp.core.errors import InputError
+from comp.core.keys import config_keys
 from comp.core.runs import open_run
 from comp.tasks import load_config
 
@@ -127,6 +130,53 @@ def test_a_tuple_of_the_wrong_length_is_not_a_missing_key(values, message):
     with pytest.raises(InputError) as caught:
         parse_config(Sized, values, "a.yaml")
     assert str(caught.value).startswith(f"a.yaml: {message}")
+
+
+class Circle(Section):
+    name: Literal["circle"] = Field("circle", description="shape")
+    radius: float = Field(1.0, gt=0, description="half its width")
+
+
+class Box(Section):
+    name: Literal["box"] = Field("box", description="shape")
+    sides: tuple[int, int] = (1, 1)
+
+
+class Drawing(Section):
+    shape: by_name(Circle, Box) = Circle()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({}, Circle()),
+        ({"radius": 2}, Circle(radius=2)),
+        ({"name": "box", "sides": [3, 4]}, Box(sides=(3, 4))),
+    ],
+)
+def test_a_section_is_chosen_by_its_name(shape, expected):
+    drawing = parse_config(Drawing, {"shape": shape}, "a.yaml")
+    assert drawing.shape == expected
+    assert parse_config(Drawing, dump_config(drawing), "a.yaml") == drawing
+    assert {"shape.radius", "shape.sides", "shape.name"} <= config_keys(Drawing).keys()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"name": "ring"}, "key 'shape.name': got 'ring'; takes one of 'circle', 'box'"),
+        ({"name": None}, "key 'shape.name': got None; takes one of 'circle', 'box'"),
+        ({"sides": [1, 1]}, "unknown key 'shape.sides'; the nearest valid key is 'shape.radius'"),
+        ({"name": "box", "side": 1}, "unknown key 'shape.side'; the nearest valid key is"),
+        ({"name": "box", "sides": [1]}, "key 'shape.sides': got [1]; takes 2 values"),
+        ({"radius": 0}, "key 'shape.radius': got 0; takes greater than 0 (half its width)"),
+        (5, "key 'shape': got 5"),
+    ],
+)
+def test_a_mistake_in_a_chosen_section_names_its_keys(shape, message):
+    with pytest.raises(InputError) as caught:
+        parse_config(Drawing, {"shape": shape}, "a.yaml")
+    assert str(caught.value).startswith(f"a.yaml: {message}") and "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
