@@ -13,6 +13,13 @@ from comp.core.errors import InputError
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Optimizer with no weight decay on norms and biases, and layer-wise lr decay where asked.
 
+    timm's Muon (muon, nmuon, adamuon, nadamuon) orthogonalises the step of matrices, and of
+    convolutions as matrices (out, in·height·width). By AdamW go whatever has fewer than two
+    dimensions, depthwise convolutions and position embeddings (a first or second dimension of 1),
+    very thin matrices (a side below 4, or 128 times the other), and, said here, the `head` and what
+    the network names in `no_weight_decay`. Steps are scaled to AdamW's size, so that one `lr`
+    serves both.
+
     Raises:
         InputError: a name that timm does not know.
     """
@@ -20,12 +27,16 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         raise InputError(
             f"key 'optim.name': got {config.name!r}; takes one of {', '.join(list_optimizers())}"
         )
+    how = {}
+    if "muon" in config.name:
+        how = {"fallback_list": ("head.*",), "fallback_no_weight_decay": True}
     return create_optimizer_v2(
         model,
         opt=config.name,
         lr=config.lr,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
+        **how,
     )
 
 

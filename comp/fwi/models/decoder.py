@@ -1,6 +1,7 @@
 """The decoder of the networks with a feature pyramid: segmentation-models-pytorch's UNet blocks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,12 +10,11 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from torch import nn
 
-from comp.core.config import Section
-
 _NORMS = {"batch": "batchnorm", "instance": {"type": "instancenorm", "affine": True}}
 
 
-class DecoderStyle(Section):
+@dataclass(frozen=True)
+class DecoderStyle:
     """How a decoder is built; a network's own, not a setting."""
 
     norm: Literal["batch", "instance"] = "batch"
