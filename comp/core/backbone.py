@@ -91,7 +91,7 @@ def make_backbone(
         )
     except Exception as error:  # as many types as there are models and file formats
         source = weights or f"key 'model.backbone': {name!r}"
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{source}: not usable as {name}: {reason}") from error
     backbone.reset_classifier(0)
     return backbone

@@ -37,7 +37,7 @@ class BackboneConfig(Section):
 class Network(BackboneNetwork):
     """Input (b, 5, nt, receivers) float32 in the record's own amplitude; output (b, 1, ny, nx) m/s.
 
-    The output is float32 also under autocast: half precision would round velocities to 2 m/s.
+    The output is float32 also under autocast, and so is the last layer, see `in_float32`.
 
     Raises:
         InputError: a backbone of another family, one that cannot be had, or weights not its own.
@@ -63,7 +63,7 @@ class Network(BackboneNetwork):
 
 
 class ToVelocity(nn.Module):
-    """(b, 1, h, w) of any float type around zero → (b, 1, ny, nx) float32 velocity, m/s.
+    """(b, 1, h, w) float32 around zero → (b, 1, ny, nx) float32 velocity, m/s.
 
     Linear: 0 is the middle of the competition's range and ±1 are its ends, which may be left;
     `sigmoid` keeps to it.
@@ -83,7 +83,7 @@ class ToVelocity(nn.Module):
         if self.crop is not None:
             top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], self.crop))
             x = x[..., top : top + self.crop[0], left : left + self.crop[1]]
-        x = resize(x.float(), self.map_shape)
+        x = resize(x, self.map_shape)
         if self.sigmoid:
             x = 2 * x.sigmoid() - 1
         return self.middle + self.half_range * x
@@ -94,6 +94,12 @@ def near_middle(head: HeadT) -> HeadT:
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
+
+
+def in_float32(head: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`head` of `x`, also under autocast: bfloat16 near ±1 would round velocities to 6 m/s."""
+    with torch.autocast(x.device.type, enabled=False):
+        return head(x.float())
 
 
 def compress(x: torch.Tensor, gain: float) -> torch.Tensor:

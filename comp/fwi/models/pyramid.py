@@ -13,6 +13,7 @@ from comp.fwi.models.parts import (
     Network,
     Side,
     ToVelocity,
+    in_float32,
     near_middle,
     padded_side,
 )
@@ -61,7 +62,7 @@ class PyramidNetwork(Network):
         for stage in self.backbone.stages:
             x = stage(x)
             features.append(x)
-        return self.velocity(self.head(self.decoder(features)))
+        return self.velocity(in_float32(self.head, self.decoder(features)))
 
     def check_records(self, survey: Survey) -> None:
         """Raise InputError where records of `survey` cannot be taken."""

@@ -8,7 +8,7 @@ from timm.models import checkpoint
 from torch import nn
 
 from comp.core.errors import InputError
-from comp.fwi.models.parts import ToVelocity, compress, resize
+from comp.fwi.models.parts import ToVelocity, compress, in_float32, resize
 from comp.fwi.models.tokens import TokenConfig, TokenNetwork
 from comp.fwi.survey import Survey
 
@@ -60,7 +60,8 @@ class SharedTrunk(TokenNetwork):
         x = self._run(self.backbone.blocks[: self.shot_blocks], x, rope)
         x = x.unflatten(0, (batch, count)).mean(1)
         x = self._run(self.backbone.blocks[self.shot_blocks :], x, rope)
-        return self.velocity(self.spread(self.head(self.tokens(self.backbone.norm(x)))))
+        x = self.tokens(self.backbone.norm(x))
+        return self.velocity(self.spread(in_float32(self.head, x)))
 
     def _run(self, blocks: nn.ModuleList, x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
         for block in blocks:

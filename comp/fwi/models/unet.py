@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from comp.core.config import Section
 from comp.core.errors import InputError
-from comp.fwi.models.parts import Side, ToVelocity, compress, pad_to
+from comp.fwi.models.parts import Side, ToVelocity, compress, in_float32, pad_to
 from comp.fwi.survey import OFFICIAL_COLUMNS, Survey
 
 
@@ -34,7 +34,7 @@ class PooledUNet(nn.Module):
     """Records area-pooled in time, then a UNet whose (time, receiver) is read as (depth, distance).
 
     Input (b, 5, nt, receivers) float32 in the record's own amplitude; output (b, 1, ny, nx) float32
-    in m/s, also under autocast: half precision would round velocities to 2 m/s.
+    in m/s, also under autocast, as is the last layer.
 
     Without `first_skip` the encoder's finest features, which carry what is peculiar to the
     recording into the map (arXiv 2212.02338), reach the decoder only through the coarser ones.
@@ -70,7 +70,8 @@ class PooledUNet(nn.Module):
         features = list(self.net.encoder(pad_to(x, self.stride)))
         if not self.first_skip:
             features[1] = features[1][:, :0]  # [0] is the record itself, which is never skipped to
-        return self.velocity(self.net.segmentation_head(self.net.decoder(features)))
+        x = self.net.decoder(features)
+        return self.velocity(in_float32(self.net.segmentation_head, x))
 
 
 def _narrow_decoder(net: smp.Unet, config: UNetConfig) -> None:

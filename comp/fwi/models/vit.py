@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from comp.core.errors import InputError
-from comp.fwi.models.parts import ToVelocity, compress, resize
+from comp.fwi.models.parts import ToVelocity, compress, in_float32, resize
 from comp.fwi.models.tokens import TokenConfig, TokenNetwork
 from comp.fwi.survey import OFFICIAL_COLUMNS, Survey
 
@@ -48,7 +48,7 @@ class ViT(TokenNetwork):
         x = self.tokens(self.backbone.forward_features(x))
         if self.decoder is not None:
             x = self.decoder(x)
-        return self.velocity(self.spread(self.head(x)))
+        return self.velocity(self.spread(in_float32(self.head, x)))
 
     def no_weight_decay(self) -> set[str]:
         """Also the decoder's queries, which are places."""
