@@ -39,7 +39,8 @@ def small(tmp_path) -> Path:
 def test_configs_are_shipped():
     names = {f"{path.parent.name}/{path.stem}" for path in SHIPPED}
     backbones = "efficientnet_b0 efficientnet_b4 seresnext50_32x4d convnext_tiny hgnetv2_b2"
-    assert {"fwi/demo", "fwi/openfwi"} <= names
+    networks = {"hgnet_b2", "convnext_small", "caformer_b36", "vit_base", "eva02_base"}
+    assert {f"fwi/{name}" for name in {"demo", "openfwi", *networks}} <= names
     image = {"demo", "plant_pathology", "bengali", *backbones.split()}
     assert {f"image/{name}" for name in image} <= names
 
