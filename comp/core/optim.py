@@ -13,7 +13,7 @@ from comp.core.errors import InputError
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Optimizer with no weight decay on norms and biases, and layer-wise lr decay where asked.
 
-    timm's Muon (muon, nmuon, adamuon, nadamuon) orthogonalises the step of matrices, and of
+    timm's Muon and its variants orthogonalise the step of matrices, and of
     convolutions as matrices (out, in·height·width). By AdamW go whatever has fewer than two
     dimensions, depthwise convolutions and position embeddings (a first or second dimension of 1),
     very thin matrices (a side below 4, or 128 times the other), and, said here, the `head` and what

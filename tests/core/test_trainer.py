@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("kill_at", "optim"),
-    [*((step, "adamw") for step in (1, 3, 4, 7, 11)), (5, "muon"), (5, "nadamuon"), (5, "lamb")],
+    [*((step, "adamw") for step in (1, 3, 4, 7, 11)), (5, "muon"), (5, "lamb")],
 )
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch, kill_at, optim

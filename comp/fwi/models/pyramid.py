@@ -40,7 +40,7 @@ class PyramidNetwork(Network):
     def __init__(self, config: PyramidConfig, survey: Survey, crop: tuple[int, int]) -> None:
         """`crop` is the part of the decoder's output that lies over the map."""
         super().__init__(config, self.families, len(OFFICIAL_COLUMNS))
-        self.backbone.reset_classifier(0, "", reset_other=True)
+        self.backbone.head = nn.Identity()  # its norm would wait for gradients
         channels = [info["num_chs"] for info in self.backbone.feature_info]
         self.decoder = Decoder(channels, config.decoder, self.scales, self.style)
         self.head = near_middle(nn.Conv2d(config.decoder[-1], 1, 3, padding=1))
