@@ -120,6 +120,6 @@ def toy_config(root, **values):
         root=str(root),
         loader={"workers": 0},
         train=train,
-        optim={"lr": 0.01},
+        optim={"lr": 0.01, **values.pop("optim", {})},
         **values,
     )

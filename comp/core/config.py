@@ -1,21 +1,37 @@
 """Typed configuration: YAML plus dotted overrides, checked when built, errors that name the key."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from comp.core.errors import InputError
 from comp.core.files import write_text
+from comp.core.keys import describe_error
 
 
 class Section(BaseModel):
     """A frozen group of settings in which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def by_name(*sections: type[Section]) -> Any:
+    """The type of a section that is one of several: the one of that `name`, by default the first.
+
+    Each has a field `name` of one value, which is its default.
+    """
+    names = [section.model_fields["name"].default for section in sections]
+
+    def chosen(value: Any) -> str:
+        if isinstance(value, dict):
+            return str(value.get("name", names[0]))
+        return getattr(value, "name", names[0])
+
+    tagged = tuple(Annotated[section, Tag(name)] for section, name in zip(sections, names))
+    return Annotated[Union[tagged], Discriminator(chosen)]  # noqa: UP007
 
 
 class LoaderConfig(Section):
@@ -172,42 +188,7 @@ def parse_config(cls: type[ConfigT], values: dict[str, Any], source: str | Path)
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{source}: {_describe(error, cls)}") from None
-
-
-def _describe(error: ValidationError, cls: type[Section]) -> str:
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    known = config_keys(cls)
-    # Positions in a tuple and the branches of a union follow the key in pydantic's location.
-    parts = [str(part) for part in first["loc"]]
-    key = ".".join(parts)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        return f"unknown key '{key}'; the nearest valid key is '{near[0]}'"
-    while parts and ".".join(parts) not in known:
-        parts.pop()
-    key = ".".join(parts) or key
-    meaning = f" ({known[key]})" if known.get(key) else ""
-    got, message = first["input"], first["msg"]
-    if first["type"] == "missing":
-        *place, last = first["loc"]
-        if isinstance(last, str):
-            return f"key '{key}'{meaning} is missing"
-        # A tuple that is too short: pydantic misses each of its further positions.
-        beside = [other for other in error.errors() if other["loc"][:-1] == tuple(place)]
-        message = f"Input should be {last + len(beside)} values"
-    message = message.replace("Input should be", "takes").replace("Value error, ", "")
-    return f"key '{key}': got {got!r}; {message[:1].lower()}{message[1:]}{meaning}"
-
-
-def config_keys(cls: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Dotted keys of a config class with their descriptions, sections included."""
-    keys: dict[str, str] = {}
-    for name, info in cls.model_fields.items():
-        keys[prefix + name] = info.description or ""
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            keys |= config_keys(info.annotation, f"{prefix}{name}.")
-    return keys
+        raise InputError(f"{source}: {describe_error(error, cls)}") from None
 
 
 def dump_config(config: Section) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The optimizer through timm's factory, and the learning rate as a pure function of the step."""
 
 import math
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -18,6 +19,12 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Optimizer with no weight decay on norms and biases, and layer-wise lr decay where asked.
 
+    timm's Muon and its variants orthogonalise the step of matrices, and of convolutions as matrices
+    (out, in·height·width). By AdamW go whatever has fewer than two dimensions, depthwise
+    convolutions and position embeddings (a first or second dimension of 1), very thin matrices (a
+    side below 4, or 128 times the other), and, said here, the `head` and what the network names in
+    `no_weight_decay`. Steps are scaled to AdamW's size, so that one `lr` serves both.
+
     Args:
         model: whose parameters are updated.
         config: name, rates and decay.
@@ -31,14 +38,18 @@ def build_optimizer(
         raise InputError(
             f"key 'optim.name': got {config.name!r}; takes one of {', '.join(list_optimizers())}"
         )
-    fused = device is not None and device.type == "cuda" and config.name in _FUSED
+    how: dict[str, Any] = {}
+    if "muon" in config.name:
+        how = {"fallback_list": ("head.*",), "fallback_no_weight_decay": True}
+    if device is not None and device.type == "cuda" and config.name in _FUSED:
+        how["fused"] = True
     return create_optimizer_v2(
         model,
         opt=config.name,
         lr=config.lr,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
-        **({"fused": True} if fused else {}),
+        **how,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from comp.core.checkpoint import load_state
 from comp.core.errors import InputError
@@ -59,6 +60,15 @@ def starting_weights(
     if fold != "all":  # nothing is held out, so nothing can leak
         _refuse_leak(path, state, fold, marks)
     return path, state["model"]
+
+
+def resampled(network: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`weights` as `network` takes them, whose input may be of another size than theirs was.
+
+    A network with weights that belong to one size, such as position embeddings, says in a method
+    `resample_weights` what they become; all others must fit as they are.
+    """
+    return network.resample_weights(weights) if hasattr(network, "resample_weights") else weights
 
 
 def _refuse_leak(path: Path, state: dict, fold: int | str, marks: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ from comp.core.predict import evaluate, fold_folder, new_accelerator
 from comp.core.progress import Progress
 from comp.core.runs import refuse_other_config
 from comp.core.signals import Stopped, StopRequest
-from comp.core.start import fold_marks, starting_weights
+from comp.core.start import fold_marks, resampled, starting_weights
 from comp.core.task import Task
 from comp.core.watch import LossWatch, NonFiniteLoss, Seen, describe_break
 
@@ -98,7 +98,7 @@ class Trainer:
         network = self.task.build_model(fetch=not (resumes or source))
         if source and not resumes:
             path, weights = starting_weights(source, self.fold, self.marks)
-            load_weights(network, weights, path)
+            load_weights(network, resampled(network, weights), path)
             self.accelerator.print(f"fold {self.fold} starts from {path}")
         return network
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from comp.core.config import RunConfig, Section
+from comp.fwi.models import ModelConfig, UNetConfig
 from comp.fwi.survey import OFFICIAL_COLUMNS
 from comp.fwi.velocity import FAMILIES
 from comp.fwi.wave import Solver
@@ -27,19 +28,6 @@ class AugmentConfig(Section):
     noise: float = Field(0.0, ge=0, description="Gaussian noise, share of the record's RMS")
     amplitude: float = Field(0.0, ge=0, lt=1, description="gain drawn from 1 ± this")
     mixup: float = Field(0.0, ge=0, description="Beta parameter of mixup, 0 for none")
-
-
-class ModelConfig(Section):
-    """The network."""
-
-    name: Literal["unet"] = Field("unet", description="architecture")
-    encoder: str = Field("resnet18", description="segmentation-models-pytorch encoder")
-    depth: int = Field(5, ge=3, le=5, description="encoder stages")
-    decoder: tuple[int, ...] = Field((256, 128, 64, 32, 16), description="decoder channels")
-    first_skip: bool = Field(True, description="hand the encoder's finest features across")
-    input_size: tuple[int, int] = Field((96, 96), description="pooled record: time, receivers")
-    gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
-    pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
 
 
 class PhysicsConfig(Section):
@@ -139,7 +127,7 @@ class FwiConfig(RunConfig):
     task: Literal["fwi"] = Field("fwi", description="the competition's kind")
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = UNetConfig()
     physics: PhysicsConfig = PhysicsConfig()
     online: OnlineConfig = OnlineConfig()
 

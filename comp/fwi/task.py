@@ -95,10 +95,7 @@ class FwiTask(Task):
         return OFFICIAL.map_shape
 
     def build_model(self, fetch: bool = True) -> nn.Module:
-        pretrained = fetch and self.config.model.pretrained
-        return build_model(
-            self.config.model.model_copy(update={"pretrained": pretrained}), OFFICIAL
-        )
+        return build_model(self.config.model, OFFICIAL, fetch)
 
     @cached_property
     def _survey(self) -> Survey:

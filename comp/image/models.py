@@ -1,16 +1,13 @@
 """Networks from images to logits: any timm backbone, a pooling and the heads."""
 
-import difflib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
-import timm
 import torch
 from pydantic import Field, ValidationInfo, field_validator
-from timm.models import group_parameters
 from torch import nn
 
+from comp.core.backbone import BackboneNetwork, check_one_source, make_backbone
 from comp.core.config import Section
 from comp.core.errors import InputError
 from comp.core.mixing import Blend, Mix, mix
@@ -48,9 +45,7 @@ class ModelConfig(Section):
     @field_validator("weights")
     @classmethod
     def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        if weights is not None and info.data.get("pretrained"):
-            raise ValueError("takes null where model.pretrained is true: one source of weights")
-        return weights
+        return check_one_source(weights, info.data.get("pretrained"))
 
     @field_validator("pooling")
     @classmethod
@@ -60,7 +55,7 @@ class ModelConfig(Section):
         return pooling
 
 
-class ImageModel(nn.Module):
+class ImageModel(BackboneNetwork):
     """Input (b, in_chans, height, width) float, output (b, C) float32 logits, also under autocast.
 
     The pooling stands where timm has its own, so that a backbone keeps what it has behind it
@@ -80,7 +75,8 @@ class ImageModel(nn.Module):
     ) -> None:
         """`size` is the images' height and width; None is the one the backbone is known for."""
         super().__init__()
-        self.backbone = _make_backbone(config, in_chans, size)
+        source = {"pretrained": config.pretrained, "weights": config.weights}
+        self.backbone = make_backbone(config.backbone, in_chans, size, **source)
         places, sizes = Places(self.backbone), [len(head.labels) for head in heads]
         if config.head == "ml_decoder":
             self.backbone.reset_classifier(0, "")
@@ -123,18 +119,6 @@ class ImageModel(nn.Module):
             self._draw = None
         return self.head(self.dropout(self.pooling(features))).float()
 
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int]]:
-        """timm's protocol for layer-wise learning rates: the backbone's layers, then the rest."""
-        groups = self.backbone.group_matcher(coarse=coarse)
-        layers = group_parameters(self.backbone, groups, reverse=True)
-        last = max(layers.values(), default=-1) + 1
-        return lambda name: (layers.get(name.removeprefix("backbone."), last),)
-
-    def no_weight_decay(self) -> set[str]:
-        """timm's protocol for weights that decay would harm: those the backbone names."""
-        named = getattr(self.backbone, "no_weight_decay", set)()
-        return {f"backbone.{name}" for name in named}
-
     def _mix_features(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
@@ -171,38 +155,6 @@ def _check_size(network: ImageModel, config: ModelConfig, shape: tuple[int, int,
         raise InputError(
             f"key 'data.size': got {list(shape[1:])}; {config.backbone} does not take it: {reason}"
         ) from None
-
-
-def _make_backbone(config: ModelConfig, in_chans: int, size: tuple[int, int] | None) -> nn.Module:
-    """The timm model without its classifier, with initial weights where they are asked for."""
-    name, overlay = config.backbone, None
-    if not timm.is_model(name):
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.0))
-        raise InputError(f"key 'model.backbone': got {name!r}; nearest known: {near}")
-    if config.weights is not None:
-        if not Path(config.weights).is_file():
-            raise InputError(f"{config.weights}: no such file, expected weights of {name}")
-        overlay = {"file": config.weights}
-        if not config.weights.endswith(".npz"):  # the type of Google's own files
-            overlay["custom_load"] = False
-    try:
-        known = timm.get_pretrained_cfg(name)
-        # Position embeddings and windows are made for one size, which has to be told.
-        fixed = {"img_size": size} if size and known is not None and known.fixed_input_size else {}
-        # With the classifier, though it is dropped: without it timm does not load strictly.
-        backbone = timm.create_model(
-            name,
-            pretrained=config.pretrained or overlay is not None,
-            pretrained_cfg_overlay=overlay,
-            in_chans=in_chans,
-            **fixed,
-        )
-    except Exception as error:  # as many types as there are models and file formats
-        source = config.weights or f"key 'model.backbone': {name!r}"
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{source}: not usable as {name}: {reason}") from error
-    backbone.reset_classifier(0)
-    return backbone
 
 
 def _stage(backbone: nn.Module, number: int) -> nn.Module:

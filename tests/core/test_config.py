@@ -1,20 +1,23 @@
 """Configs: each mistake is one line that names the key, what it got and what it takes."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from conftest import ROOT
+from pydantic import Field
 
 from comp.core.config import (
     Section,
+    by_name,
     config_differences,
-    config_keys,
     dump_config,
     parse_config,
     read_yaml,
 )
 from comp.core.errors import InputError
+from comp.core.keys import config_keys
 from comp.core.runs import open_run
 from comp.tasks import load_config
 
@@ -37,7 +40,8 @@ def small(tmp_path) -> Path:
 def test_configs_are_shipped():
     names = {f"{path.parent.name}/{path.stem}" for path in SHIPPED}
     backbones = "efficientnet_b0 efficientnet_b4 seresnext50_32x4d convnext_tiny hgnetv2_b2"
-    assert {"fwi/demo", "fwi/openfwi"} <= names
+    networks = {"hgnet_b2", "convnext_small", "caformer_b36", "vit_base", "eva02_base"}
+    assert {f"fwi/{name}" for name in {"demo", "openfwi", *networks}} <= names
     image = {"demo", "plant_pathology", "bengali", *backbones.split()}
     assert {f"image/{name}" for name in image} <= names
 
@@ -128,6 +132,53 @@ def test_a_tuple_of_the_wrong_length_is_not_a_missing_key(values, message):
     with pytest.raises(InputError) as caught:
         parse_config(Sized, values, "a.yaml")
     assert str(caught.value).startswith(f"a.yaml: {message}")
+
+
+class Circle(Section):
+    name: Literal["circle"] = Field("circle", description="shape")
+    radius: float = Field(1.0, gt=0, description="half its width")
+
+
+class Box(Section):
+    name: Literal["box"] = Field("box", description="shape")
+    sides: tuple[int, int] = (1, 1)
+
+
+class Drawing(Section):
+    shape: by_name(Circle, Box) = Circle()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({}, Circle()),
+        ({"radius": 2}, Circle(radius=2)),
+        ({"name": "box", "sides": [3, 4]}, Box(sides=(3, 4))),
+    ],
+)
+def test_a_section_is_chosen_by_its_name(shape, expected):
+    drawing = parse_config(Drawing, {"shape": shape}, "a.yaml")
+    assert drawing.shape == expected
+    assert parse_config(Drawing, dump_config(drawing), "a.yaml") == drawing
+    assert {"shape.radius", "shape.sides", "shape.name"} <= config_keys(Drawing).keys()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"name": "ring"}, "key 'shape.name': got 'ring'; takes one of 'circle', 'box'"),
+        ({"name": None}, "key 'shape.name': got None; takes one of 'circle', 'box'"),
+        ({"sides": [1, 1]}, "unknown key 'shape.sides'; the nearest valid key is 'shape.radius'"),
+        ({"name": "box", "side": 1}, "unknown key 'shape.side'; the nearest valid key is"),
+        ({"name": "box", "sides": [1]}, "key 'shape.sides': got [1]; takes 2 values"),
+        ({"radius": 0}, "key 'shape.radius': got 0; takes greater than 0 (half its width)"),
+        (5, "key 'shape': got 5"),
+    ],
+)
+def test_a_mistake_in_a_chosen_section_names_its_keys(shape, message):
+    with pytest.raises(InputError) as caught:
+        parse_config(Drawing, {"shape": shape}, "a.yaml")
+    assert str(caught.value).startswith(f"a.yaml: {message}") and "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):

@@ -96,6 +96,18 @@ def test_a_limit_does_not_hide_that_folds_differ(first, tmp_path):
         second(tmp_path, first, Refolded, limit=20)
 
 
+def test_a_network_of_another_size_says_what_weights_become(first, tmp_path):
+    class Resized(ToyTask):
+        def build_model(self, fetch=True):
+            network = super().build_model(fetch)
+            network.resample_weights = lambda weights: {k: 2 * w for k, w in weights.items()}
+            return network
+
+    expected = load_state(first / "fold_0/best.safetensors")["model"]
+    found = second(tmp_path, first, Resized).plain.state_dict()
+    assert same(found, {name: 2 * weight for name, weight in expected.items()})
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -33,9 +33,15 @@ class Killed(BaseException):
     """Stands for SIGKILL inside one process: nothing after it runs but `finally`."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 4, 7, 11])
-def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, kill_at):
+@pytest.mark.parametrize(
+    ("kill_at", "optim"),
+    [*((step, "adamw") for step in (1, 3, 4, 7, 11)), (5, "muon"), (5, "lamb")],
+)
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, monkeypatch, kill_at, optim
+):
     values = {"dropout": 0.2, "batch_norm": True, "jitter": 0.1}
+    values["optim"] = {"name": optim, "layer_decay": None if optim == "adamw" else 0.7}
     train = {"checkpoint_every": 2, "ema": 0.9, "accumulate": 2}
     whole = toy_config(tmp_path / "whole", train=train, **values)
     fit(ToyTask(whole), 0, whole.folder)

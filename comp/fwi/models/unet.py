@@ -1,34 +1,52 @@
 """A UNet on records pooled to image size, after the competition's public baselines."""
 
 import difflib
+from typing import Literal
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from pydantic import Field
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import nn
 from torch.nn import functional as F
 
+from comp.core.config import Section
 from comp.core.errors import InputError
-from comp.fwi.config import ModelConfig
+from comp.fwi.models.parts import Side, ToVelocity, compress, in_float32, pad_to
 from comp.fwi.survey import OFFICIAL_COLUMNS, Survey
+
+
+class UNetConfig(Section):
+    """Any encoder and decoder of segmentation-models-pytorch's UNet, on pooled records."""
+
+    name: Literal["unet"] = Field("unet", description="architecture")
+    encoder: str = Field("resnet18", description="segmentation-models-pytorch encoder")
+    depth: int = Field(5, ge=3, le=5, description="encoder stages")
+    decoder: tuple[int, ...] = Field((256, 128, 64, 32, 16), description="decoder channels")
+    first_skip: bool = Field(True, description="hand the encoder's finest features across")
+    input_size: tuple[Side, Side] = Field((96, 96), description="pooled record: time, receivers")
+    gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
+    pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
 
 
 class PooledUNet(nn.Module):
     """Records area-pooled in time, then a UNet whose (time, receiver) is read as (depth, distance).
 
     Input (b, 5, nt, receivers) float32 in the record's own amplitude; output (b, 1, ny, nx) float32
-    in m/s, also under autocast: half precision would round velocities to 2 m/s.
+    in m/s, also under autocast, as is the last layer.
 
     Without `first_skip` the encoder's finest features, which carry what is peculiar to the
     recording into the map (arXiv 2212.02338), reach the decoder only through the coarser ones.
+    A pooled record that the encoder's stride does not divide is padded by repeating its edges, and
+    the output cropped. Weights carry over to another `input_size`.
 
     Raises:
-        InputError: an input size that the encoder's stride does not divide, or an encoder that
-            segmentation-models-pytorch does not know.
+        InputError: an encoder that segmentation-models-pytorch does not know, or a decoder of
+            another depth.
     """
 
-    def __init__(self, config: ModelConfig, survey: Survey) -> None:
+    def __init__(self, config: UNetConfig, survey: Survey) -> None:
         super().__init__()
         _check(config)
         self.net = smp.Unet(
@@ -42,25 +60,21 @@ class PooledUNet(nn.Module):
         self.first_skip = config.first_skip
         if not self.first_skip:
             _narrow_decoder(self.net, config)
-        self.input_size, self.gain = config.input_size, config.gain
-        self.map_shape = survey.map_shape
-        self.middle = (survey.min_velocity + survey.max_velocity) / 2
-        self.half_range = (survey.max_velocity - survey.min_velocity) / 2
+        self.input_size, self.gain, self.stride = config.input_size, config.gain, 2**config.depth
+        self.velocity = ToVelocity(survey, config.input_size)
 
     def forward(self, shots: torch.Tensor) -> torch.Tensor:
         """(b, 5, nt, receivers) records → (b, 1, ny, nx) velocity, m/s."""
-        x = F.interpolate(shots, self.input_size, mode="area")
-        if self.gain:  # after pooling: it costs a seventh there
-            x = x.sign() * torch.log1p(self.gain * x.abs())
-        features = list(self.net.encoder(x))
+        # Compressed after pooling: it costs a seventh there.
+        x = compress(F.interpolate(shots, self.input_size, mode="area"), self.gain)
+        features = list(self.net.encoder(pad_to(x, self.stride)))
         if not self.first_skip:
             features[1] = features[1][:, :0]  # [0] is the record itself, which is never skipped to
-        x = self.net.segmentation_head(self.net.decoder(features))
-        x = F.interpolate(x.float(), self.map_shape, mode="bilinear", antialias=True)
-        return self.middle + self.half_range * x
+        x = self.net.decoder(features)
+        return self.velocity(in_float32(self.net.segmentation_head, x))
 
 
-def _narrow_decoder(net: smp.Unet, config: ModelConfig) -> None:
+def _narrow_decoder(net: smp.Unet, config: UNetConfig) -> None:
     """Give `net` a decoder that expects no channels from the encoder's first stage."""
     channels = list(net.encoder.out_channels)
     channels[1] = 0
@@ -69,13 +83,7 @@ def _narrow_decoder(net: smp.Unet, config: ModelConfig) -> None:
     net.initialize()
 
 
-def _check(config: ModelConfig) -> None:
-    stride = 2**config.depth
-    if any(side % stride for side in config.input_size):
-        raise InputError(
-            f"key 'model.input_size': got {list(config.input_size)}; takes multiples of {stride}, "
-            f"the stride at model.depth {config.depth}"
-        )
+def _check(config: UNetConfig) -> None:
     if len(config.decoder) != config.depth:
         raise InputError(
             f"key 'model.decoder': got {len(config.decoder)} channels; takes {config.depth}, "
