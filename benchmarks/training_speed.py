@@ -267,16 +267,16 @@ def main() -> None:
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every config")
     add("--folder", help="where to make the temporary folder (the system's)")
     args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         make_data(Path(name), args.families, args.maps, args.pad)
-        lines = [compare(path, Path(name), args) for path in args.configs]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"\n{device_name(device)}, torch {torch.__version__}; samples/s, % and GiB")
-    print(
-        f"{'config':24}{'ours':>9}{'notebook':>10}{'ratio':>8}{'stall %':>8}{'GiB':>9}"
-        f"{'notebook':>10}{'GFLOP':>9}{'MFU %':>7}{'online':>9}{'made %':>7}"
-    )
-    print("\n".join(lines))
+        print(f"\n{device_name(device)}, torch {torch.__version__}; samples/s, % and GiB")
+        print(
+            f"{'config':24}{'ours':>9}{'notebook':>10}{'ratio':>8}{'stall %':>8}{'GiB':>9}"
+            f"{'notebook':>10}{'GFLOP':>9}{'MFU %':>7}{'online':>9}{'made %':>7}"
+        )
+        for path in args.configs:
+            print(compare(path, Path(name), args), flush=True)
 
 
 if __name__ == "__main__":
