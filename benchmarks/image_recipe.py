@@ -45,6 +45,8 @@ def train(config, overrides, fold, gpus):
     try:
         command = [sys.executable, TRAIN, "--config", config, *overrides, f"folds=[{fold}]"]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        if gpu:  # runs beside each other, each with threads for all cores, take twice as long
+            environment["OMP_NUM_THREADS"] = "1"
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     finally:
         gpus.put(gpu)

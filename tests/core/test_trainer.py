@@ -224,6 +224,7 @@ def test_tta_is_the_mean_of_the_views(tmp_path):
     outs = {tta: tmp_path / f"{tta}.npy" for tta in (False, True)}
     for tta, out in outs.items():
         predict(task, [network], dataset, table, [out], new_accelerator(config), tta=tta)
+    network = network.cpu()
     with torch.inference_mode():
         plain, negated = network(task.x), -network(-task.x)
     np.testing.assert_allclose(load_predictions(outs[False]).values, plain, rtol=1e-5, atol=1e-6)

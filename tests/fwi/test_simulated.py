@@ -233,8 +233,9 @@ KILLER = textwrap.dedent("""
         return wrapper
 
     def write(out):
-        simulated.write_training(f"{out}/train", generated(), SHORT)
-        simulated.write_test(f"{out}/test", generated(test=True), 0, SHORT)
+        # On the CPU: forking and CUDA do not mix either.
+        simulated.write_training(f"{out}/train", generated(), SHORT, "cpu")
+        simulated.write_test(f"{out}/test", generated(test=True), 0, SHORT, "cpu")
 
     def child(out):
         pid = os.fork()
