@@ -5,14 +5,18 @@ python scripts/ensemble.py --join-folds runs/a/fold_*/predictions/valid.npy \\
     --ids data/fwi_demo/folds.csv --out runs/a/oof.npy
 python scripts/ensemble.py --method weighted --predictions runs/a/test.npy runs/b/test.npy \\
     --oof runs/a/oof.npy runs/b/oof.npy --truth truth.npy --out submissions/ab.npy
+python scripts/ensemble.py --recipe ab.json --predictions a/test.npy b/test.npy --out ab.npy
 """
 
 import argparse
 from pathlib import Path
 
-from comp.core.ensemble import ERRORS, METHODS, combine, fit_weights
+from comp.core.ensemble import METHODS, combine
 from comp.core.errors import InputError, run_script
 from comp.core.oof import expected_ids, join_folds
+from comp.core.recipe import check_alone, read_recipe
+from comp.core.weights import ERRORS, choose_weights
+from comp.tasks import task_class
 
 
 def main() -> None:
@@ -25,35 +29,31 @@ def main() -> None:
     what.add_argument("--join-folds", nargs="+", type=Path, help="validation file of every fold")
     parser.add_argument("--out", required=True, type=Path, help="the new prediction file, .npy")
     parser.add_argument("--ids", type=Path, help="to join: fold file, or a CSV with all ids")
-    parser.add_argument("--method", choices=METHODS, default="mean", help="default: mean")
+    parser.add_argument("--method", choices=METHODS, help="default: mean")
     weighted = parser.add_argument_group("weighted", "either the weights or what to fit them on")
     weighted.add_argument("--weights", nargs="+", type=float, help="one for each file, sum 1")
     weighted.add_argument("--oof", nargs="+", type=Path, help="out-of-fold file of each file")
     weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
     least = "least in the fit (default: absolute); probabilities need squared"
     weighted.add_argument("--error", choices=ERRORS, default="absolute", help=least)
+    found = parser.add_argument_group("recipe", "as found by scripts/recipe.py")
+    found.add_argument("--recipe", type=Path, help="the recipe, .json; files in its order")
+    found.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
+    found.add_argument("--data", type=Path, help="image: prepared folder, for its labels")
     args = parser.parse_args()
     if args.join_folds:
         if args.ids is None:
             raise InputError("--join-folds: give the fold file as --ids")
         join_folds(args.join_folds, args.out, expected_ids(args.ids))
+    elif args.recipe:
+        check_alone("--recipe", args, ("method", "weights", "oof", "truth"))
+        recipe = read_recipe(args.recipe, args.task)
+        task_class(args.task).blender(args.data).apply(recipe, args.predictions, args.out)
     else:
-        weights = choose_weights(args) if args.method == "weighted" else None
-        combine(args.predictions, args.out, args.method, weights)
+        method, files = args.method or "mean", args.predictions
+        weights = choose_weights(method, files, args.weights, args.oof, args.truth, args.error)
+        combine(files, args.out, method, weights)
     print(f"wrote {args.out}")
-
-
-def choose_weights(args: argparse.Namespace) -> list[float]:
-    """The given weights, or those fitted on out-of-fold predictions, which are printed."""
-    if (args.weights is None) == (args.oof is None or args.truth is None):
-        raise InputError("--method weighted: give either --weights or both --oof and --truth")
-    if args.weights is not None:
-        return args.weights
-    if len(args.oof) != len(args.predictions):
-        raise InputError(f"--oof: {len(args.oof)} files for {len(args.predictions)} --predictions")
-    weights = fit_weights(args.oof, args.truth, args.error)
-    print(*(f"{share:.4f}  {path}" for share, path in zip(weights, args.predictions)), sep="\n")
-    return weights.tolist()
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from cli import SCRIPTS, run
 
-from comp.core import ensemble
-from comp.core.ensemble import combine, fit_weights
+from comp.core import aligned
+from comp.core.ensemble import combine
 from comp.core.errors import InputError
 from comp.core.files import new_npy
 from comp.core.predictions import load_predictions, save_predictions, write_ids
+from comp.core.weights import fit_weights
 
 IDS = [f"s{i}" for i in range(7)]
 SHAPE = (4, 3)
@@ -37,7 +38,7 @@ def files(tmp_path, values):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(ensemble, "_CHUNK_VALUES", 2 * 12)  # two samples
+    monkeypatch.setattr(aligned, "_CHUNK_VALUES", 3 * 2 * 12)  # two samples of three files
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
