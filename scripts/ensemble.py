@@ -6,16 +6,17 @@ python scripts/ensemble.py --join-folds runs/a/fold_*/predictions/valid.npy \\
 python scripts/ensemble.py --method weighted --predictions runs/a/test.npy runs/b/test.npy \\
     --oof runs/a/oof.npy runs/b/oof.npy --truth truth.npy --out submissions/ab.npy
 python scripts/ensemble.py --recipe ab.json --predictions a/test.npy b/test.npy --out ab.npy
+python scripts/ensemble.py --task image --data data/imet --space logit --predictions … --out …
 """
 
 import argparse
 from pathlib import Path
 
 from comp.core.ensemble import METHODS, combine
+from comp.core.ensemble_args import choose_weights, given_recipe
 from comp.core.errors import InputError, run_script
 from comp.core.oof import expected_ids, join_folds
-from comp.core.recipe import check_alone, read_recipe
-from comp.core.weights import ERRORS, choose_weights
+from comp.core.weights import ERRORS
 from comp.tasks import task_class
 
 
@@ -36,23 +37,20 @@ def main() -> None:
     weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
     least = "least in the fit (default: absolute); probabilities need squared"
     weighted.add_argument("--error", choices=ERRORS, default="absolute", help=least)
-    found = parser.add_argument_group("recipe", "as found by scripts/recipe.py")
-    found.add_argument("--recipe", type=Path, help="the recipe, .json; files in its order")
-    found.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
-    found.add_argument("--data", type=Path, help="image: prepared folder, for its labels")
+    parser.add_argument("--recipe", type=Path, help="written by scripts/recipe.py, .json")
+    parser.add_argument("--space", help="image: average probability, logit or rank")
+    parser.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
+    parser.add_argument("--data", type=Path, help="image: prepared folder, for its labels")
     args = parser.parse_args()
     if args.join_folds:
         if args.ids is None:
             raise InputError("--join-folds: give the fold file as --ids")
         join_folds(args.join_folds, args.out, expected_ids(args.ids))
-    elif args.recipe:
-        check_alone("--recipe", args, ("method", "weights", "oof", "truth"))
-        recipe = read_recipe(args.recipe, args.task)
+    elif args.recipe or args.space:
+        recipe = given_recipe(args)
         task_class(args.task).blender(args.data).apply(recipe, args.predictions, args.out)
     else:
-        method, files = args.method or "mean", args.predictions
-        weights = choose_weights(method, files, args.weights, args.oof, args.truth, args.error)
-        combine(files, args.out, method, weights)
+        combine(args.predictions, args.out, args.method or "mean", choose_weights(args))
     print(f"wrote {args.out}")
 
 

@@ -50,9 +50,12 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.table)
 
-    def read(self, rows: slice | np.ndarray) -> np.ndarray:
-        """(k, ...) float32 values of the samples at `rows`, whatever the file stores them in."""
-        return np.asarray(self.values[rows], dtype=np.float32)
+    def read(self, rows: slice | np.ndarray, *part: slice) -> np.ndarray:
+        """(k, ...) float32 values of the samples at `rows`, whatever the file stores them in.
+
+        `part` cuts the further axes.
+        """
+        return np.asarray(self.values[(rows, *part)], dtype=np.float32)
 
     def cells(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         """(k,) float32 values, one of each of `rows`, at `places` of its flattened sample."""

@@ -2,7 +2,6 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,13 +114,6 @@ def read_recipe(path: str | Path, task: str) -> Recipe:
         except InputError as error:
             raise InputError(f"{path}: key weights.{group}: {error}") from None
     return recipe
-
-
-def check_alone(option: str, args: Namespace, others: Sequence[str]) -> None:
-    """Raise InputError when one of `others`, which a recipe answers, is given beside `option`."""
-    for name in others:
-        if getattr(args, name) is not None:
-            raise InputError(f"--{name}: given beside {option}, which says it already")
 
 
 def fingerprint(path: str | Path) -> str:

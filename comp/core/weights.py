@@ -12,7 +12,6 @@ import numpy as np
 from scipy.optimize import linprog, nnls
 
 from comp.core.aligned import Aligned, align, load_aligned
-from comp.core.ensemble import WEIGHTED
 from comp.core.errors import InputError
 from comp.core.files import drop_pages
 from comp.core.oof import is_out_of_fold
@@ -38,35 +37,6 @@ def load_out_of_fold(oof: Sequence[str | Path], truth: str | Path) -> tuple[list
                 "out-of-fold predictions only (see --join-folds)"
             )
     return files, align(load_predictions(truth), files[0].file)
-
-
-def choose_weights(
-    method: str,
-    files: Sequence[Path],
-    weights: Sequence[float] | None,
-    oof: Sequence[Path] | None,
-    truth: Path | None,
-    error: Error = "absolute",
-) -> Sequence[float] | None:
-    """The given weights, or those fitted on out-of-fold files, which are printed.
-
-    None for a method without weights.
-
-    Raises:
-        InputError: not exactly one of `weights` and `oof` with `truth`; another number of `oof`
-            than of `files`; as `fit_weights`.
-    """
-    if method not in WEIGHTED:
-        return None
-    if (weights is None) == (oof is None or truth is None):
-        raise InputError(f"--method {method}: give either --weights or both --oof and --truth")
-    if weights is not None:
-        return weights
-    if len(oof) != len(files):
-        raise InputError(f"--oof: {len(oof)} files for {len(files)} --predictions")
-    fitted = fit_weights(oof, truth, error)
-    print(*(f"{share:.4f}  {path}" for share, path in zip(fitted, files)), sep="\n")
-    return fitted.tolist()
 
 
 def fit_weights(

@@ -80,6 +80,8 @@ class FwiBlender(Blender):
 
     def apply(self, recipe: Recipe, paths: Sequence[Path], out: Path) -> None:
         files, post = recipe.load(paths), recipe.settings.get("post", "none")
+        for name in recipe.settings.keys() - {"post", "router"}:
+            raise InputError(f"recipe: key settings.{name}: of no use here, expected post, router")
         if post not in POSTS:
             raise InputError(f"recipe: key settings.post: {post!r}, expected {', '.join(POSTS)}")
         grouped = post == "round" or set(recipe.weights) - {ALL}
