@@ -86,13 +86,13 @@ def plain(paths: list[Path], out: Path, method: str, weights: np.ndarray, sample
 
 
 def timed(step, *args):
-    """(seconds, peak resident bytes) of `step` in the present process."""
+    """(seconds, of all cores together, peak resident bytes) of `step` in the present process."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         step(*args)
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
     status = Path("/proc/self/status").read_text()
-    return seconds, 1024 * int(status.split("VmHWM:")[1].split()[0])
+    return seconds, busy, 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def measure(step, *args):
@@ -122,10 +122,11 @@ def main() -> None:
         print(f"{args.models} files of {args.samples} maps, {args.dtype}, {size:.1f} GB together")
         rows = {}
         for method in (*METHODS, BY_FAMILY):
-            seconds, peak = measure(ours, paths, folder / "out.npy", method, weights)
-            rows[method] = {"seconds": seconds, "peak MiB": peak / 2**20}
+            seconds, busy, peak = measure(ours, paths, folder / "out.npy", method, weights)
+            rows[method] = {"seconds": seconds, "CPU s": busy, "peak MiB": peak / 2**20}
             if method != BY_FAMILY:
-                scaled, most = measure(plain, paths, folder / "plain.npy", method, weights, some)
+                plainly = paths, folder / "plain.npy", method, weights, some
+                scaled, _, most = measure(plain, *plainly)
                 scaled *= args.samples / some
                 rows[method] |= {"plain NumPy s": scaled, "its peak MiB": most / 2**20}
                 rows[method]["ratio"] = scaled / seconds

@@ -104,6 +104,10 @@ def read_recipe(path: str | Path, task: str) -> Recipe:
         recipe = Recipe(**{name: value for name, value in values.items() if name != "version"})
     except TypeError as error:
         raise InputError(f"{path}: not a recipe: {error}") from None
+    kinds = {"files": int, "weights": dict, "settings": dict}
+    for name, kind in kinds.items():
+        if not isinstance(found := getattr(recipe, name), kind):
+            raise InputError(f"{path}: key {name}: {found!r}, expected {kind.__name__}")
     if recipe.task != task:
         raise InputError(f"{path}: made for task {recipe.task!r}, expected {task!r} (see --task)")
     if recipe.method not in METHODS:
@@ -111,7 +115,7 @@ def read_recipe(path: str | Path, task: str) -> Recipe:
     for group, weights in recipe.weights.items():
         try:
             check_weights(weights, recipe.files)
-        except InputError as error:
+        except (TypeError, ValueError) as error:  # of which bad input is one
             raise InputError(f"{path}: key weights.{group}: {error}") from None
     return recipe
 

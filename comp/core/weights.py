@@ -36,6 +36,10 @@ def load_out_of_fold(oof: Sequence[str | Path], truth: str | Path) -> tuple[list
                 f"{aligned.file.path}: no column 'fold' in its id table; weights are fitted on "
                 "out-of-fold predictions only (see --join-folds)"
             )
+        folds = aligned.file.table["fold"].to_numpy()[aligned.rows]
+        if (folds != files[0].file.table["fold"].to_numpy()).any():
+            name = files[0].file.path
+            print(f"note: {aligned.file.path}: other folds than {name}, whose folds are taken")
     return files, align(load_predictions(truth), files[0].file)
 
 

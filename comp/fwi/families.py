@@ -118,7 +118,7 @@ def fit_router(features: np.ndarray, families: np.ndarray, seed: int = 0) -> Rou
 
     Args:
         features: (n, FEATURES).
-        families: (n,) names, two or more of them.
+        families: (n,) names; of one family alone the router knows no other.
         seed: of the draw, where there are more maps than a fit needs.
     """
     if len(features) > _FITTED:
@@ -126,14 +126,16 @@ def fit_router(features: np.ndarray, families: np.ndarray, seed: int = 0) -> Rou
         features, families = features[drawn], families[drawn]
     centre, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1
+    names = np.unique(families.astype(str)).tolist()
+    if len(names) == 1:
+        nothing = [[0.0] * (2 * FEATURES)]
+        return Router(names, centre.tolist(), scale.tolist(), nothing, [0.0])
     model = LogisticRegression(max_iter=1000)
     model.fit(_expand(features, centre, scale), families.astype(str))
     slopes, offsets = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # of two classes scikit-learn keeps the second one's alone
+    if len(names) == 2:  # of two classes scikit-learn keeps the second one's alone
         slopes, offsets = np.vstack([-slopes, slopes]) / 2, np.append(-offsets, offsets) / 2
-    return Router(
-        model.classes_.tolist(), centre.tolist(), scale.tolist(), slopes.tolist(), offsets.tolist()
-    )
+    return Router(names, centre.tolist(), scale.tolist(), slopes.tolist(), offsets.tolist())
 
 
 def _expand(features: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -337,3 +337,10 @@ def test_a_fingerprint_tells_files_and_tables_apart(tmp_path, files):
     other = save(tmp_path / "other.npy", IDS[::-1], load_predictions(files[0]).values)
     marks = [fingerprint(path) for path in (files[0], same, other, files[1])]
     assert marks[0] == marks[1] and len(set(marks)) == 3
+
+
+def test_files_of_other_folds_are_noted(tmp_path, out_of_fold, capsys):
+    (first, second, _), truth = out_of_fold
+    other = save(tmp_path / "other.npy", IDS, load_predictions(second).values, fold=[0] * 7)
+    fit_weights([first, other], truth)
+    assert f"note: {other}: other folds than {first}" in capsys.readouterr().out

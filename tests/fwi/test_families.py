@@ -54,6 +54,7 @@ def test_constant_maps_and_two_families_are_fine():
     names = np.repeat(["FlatVel_A", "Style_B"], 9)
     features = map_features(maps)
     assert (fit_router(features, names).route(features) == names).all()
+    assert (fit_router(features[:9], names[:9]).route(features) == "FlatVel_A").all()
 
 
 def test_numbers_that_do_not_fit_are_refused(router):
