@@ -5,14 +5,19 @@ python scripts/ensemble.py --join-folds runs/a/fold_*/predictions/valid.npy \\
     --ids data/fwi_demo/folds.csv --out runs/a/oof.npy
 python scripts/ensemble.py --method weighted --predictions runs/a/test.npy runs/b/test.npy \\
     --oof runs/a/oof.npy runs/b/oof.npy --truth truth.npy --out submissions/ab.npy
+python scripts/ensemble.py --recipe ab.json --predictions a/test.npy b/test.npy --out ab.npy
+python scripts/ensemble.py --task image --data data/imet --space logit --predictions … --out …
 """
 
 import argparse
 from pathlib import Path
 
-from comp.core.ensemble import ERRORS, METHODS, combine, fit_weights
+from comp.core.ensemble import METHODS, combine
+from comp.core.ensemble_args import choose_weights, given_recipe
 from comp.core.errors import InputError, run_script
 from comp.core.oof import expected_ids, join_folds
+from comp.core.weights import ERRORS
+from comp.tasks import task_class
 
 
 def main() -> None:
@@ -25,35 +30,28 @@ def main() -> None:
     what.add_argument("--join-folds", nargs="+", type=Path, help="validation file of every fold")
     parser.add_argument("--out", required=True, type=Path, help="the new prediction file, .npy")
     parser.add_argument("--ids", type=Path, help="to join: fold file, or a CSV with all ids")
-    parser.add_argument("--method", choices=METHODS, default="mean", help="default: mean")
+    parser.add_argument("--method", choices=METHODS, help="default: mean")
     weighted = parser.add_argument_group("weighted", "either the weights or what to fit them on")
     weighted.add_argument("--weights", nargs="+", type=float, help="one for each file, sum 1")
     weighted.add_argument("--oof", nargs="+", type=Path, help="out-of-fold file of each file")
     weighted.add_argument("--truth", type=Path, help="truth of the out-of-fold files, .npy")
     least = "least in the fit (default: absolute); probabilities need squared"
     weighted.add_argument("--error", choices=ERRORS, default="absolute", help=least)
+    parser.add_argument("--recipe", type=Path, help="written by scripts/recipe.py, .json")
+    parser.add_argument("--space", help="image: average probability, logit or rank")
+    parser.add_argument("--task", default="fwi", help="competition kind (default: fwi)")
+    parser.add_argument("--data", type=Path, help="image: prepared folder, for its labels")
     args = parser.parse_args()
     if args.join_folds:
         if args.ids is None:
             raise InputError("--join-folds: give the fold file as --ids")
         join_folds(args.join_folds, args.out, expected_ids(args.ids))
+    elif args.recipe or args.space:
+        recipe = given_recipe(args)
+        task_class(args.task).blender(args.data).apply(recipe, args.predictions, args.out)
     else:
-        weights = choose_weights(args) if args.method == "weighted" else None
-        combine(args.predictions, args.out, args.method, weights)
+        combine(args.predictions, args.out, args.method or "mean", choose_weights(args))
     print(f"wrote {args.out}")
-
-
-def choose_weights(args: argparse.Namespace) -> list[float]:
-    """The given weights, or those fitted on out-of-fold predictions, which are printed."""
-    if (args.weights is None) == (args.oof is None or args.truth is None):
-        raise InputError("--method weighted: give either --weights or both --oof and --truth")
-    if args.weights is not None:
-        return args.weights
-    if len(args.oof) != len(args.predictions):
-        raise InputError(f"--oof: {len(args.oof)} files for {len(args.predictions)} --predictions")
-    weights = fit_weights(args.oof, args.truth, args.error)
-    print(*(f"{share:.4f}  {path}" for share, path in zip(weights, args.predictions)), sep="\n")
-    return weights.tolist()
 
 
 if __name__ == "__main__":

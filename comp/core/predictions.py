@@ -50,6 +50,17 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.table)
 
+    def read(self, rows: slice | np.ndarray, *part: slice) -> np.ndarray:
+        """(k, ...) float32 values of the samples at `rows`, whatever the file stores them in.
+
+        `part` cuts the further axes.
+        """
+        return np.asarray(self.values[(rows, *part)], dtype=np.float32)
+
+    def cells(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(k,) float32 values, one of each of `rows`, at `places` of its flattened sample."""
+        return np.asarray(self.values.reshape(len(self), -1)[rows, places], dtype=np.float32)
+
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """Row numbers of `ids` in this file; raises InputError naming the first unknown id."""
         rows = pd.Index(self.ids).get_indexer(pd.Index(ids))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from torch.utils.data import Dataset
 from comp.core.config import RunConfig
 from comp.core.folds import Description
 from comp.core.layout import Layout
+
+if TYPE_CHECKING:  # its compiled loops are slow to import
+    from comp.core.recipe import Blender
 
 Batch = dict[str, torch.Tensor]
 
@@ -49,6 +52,18 @@ class Task(ABC):
         Raises:
             InputError: one of them is needed, or of no use here.
         """
+
+    @staticmethod
+    def blender(data: Path | None = None) -> "Blender":
+        """How predictions of several models are combined.
+
+        Args:
+            data: prepared folder of the training data, where that depends on it.
+
+        Raises:
+            InputError: it is needed, or of no use here.
+        """
+        raise NotImplementedError("nothing is known of how these predictions are combined")
 
     @staticmethod
     @abstractmethod

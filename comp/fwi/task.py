@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ from comp.fwi.shots import RecordDataset, ShotDataset, ShotStore
 from comp.fwi.submission import LAYOUT, FwiLayout
 from comp.fwi.survey import OFFICIAL, OFFICIAL_COLUMNS, Survey
 
+if TYPE_CHECKING:
+    from comp.fwi.blend import FwiBlender
+
 
 class FwiTask(Task):
     """The waveform-inversion competition; see `Task` for each method."""
@@ -47,6 +51,14 @@ class FwiTask(Task):
         if rule is not None:
             raise InputError(f"{rule}: no rule is used here, velocities are submitted as they are")
         return LAYOUT
+
+    @staticmethod
+    def blender(data: Path | None = None) -> "FwiBlender":
+        from comp.fwi.blend import FwiBlender  # scikit-learn is slow to import
+
+        if data is not None:
+            raise InputError(f"--data {data}: of no use here, velocities have no labels")
+        return FwiBlender()
 
     @staticmethod
     def report(submission: Path, truth: Path, **files: Path | None) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 from torch.utils.data import Dataset
 
+from comp.core.errors import InputError
 from comp.core.folds import Description, read_folds
 from comp.core.task import Batch, Task
 from comp.image.augment import plain_transform, training_transform, view_images, view_names
@@ -32,6 +33,9 @@ from comp.image.validation import (
     validation_metrics,
 )
 
+if TYPE_CHECKING:
+    from comp.image.blend import ImageBlender
+
 
 class ImageTask(Task):
     """A multilabel or multiclass competition over images; see `Task` for each method.
@@ -50,6 +54,14 @@ class ImageTask(Task):
     @staticmethod
     def layout(data: Path | None = None, rule: Path | None = None) -> ImageLayout:
         return read_layout(data, rule)
+
+    @staticmethod
+    def blender(data: Path | None = None) -> "ImageBlender":
+        from comp.image.blend import ImageBlender  # its compiled loops are slow to import
+
+        if data is None:
+            raise InputError("--data: not given; expected the prepared folder, for its heads")
+        return ImageBlender(ImageStore(data))
 
     @staticmethod
     def report(submission: Path, truth: Path, **files: Path | None) -> Iterator[str]:

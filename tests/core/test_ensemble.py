@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli import SCRIPTS, run
+from scipy.optimize import linprog
 
-from comp.core import ensemble
-from comp.core.ensemble import combine, fit_weights
+from comp.core import aligned
+from comp.core.ensemble import combine, reduce_stack
 from comp.core.errors import InputError
 from comp.core.files import new_npy
 from comp.core.predictions import load_predictions, save_predictions, write_ids
+from comp.core.recipe import fingerprint
+from comp.core.weights import fit_weights, least_absolute
 
 IDS = [f"s{i}" for i in range(7)]
 SHAPE = (4, 3)
@@ -37,7 +40,7 @@ def files(tmp_path, values):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(ensemble, "_CHUNK_VALUES", 2 * 12)  # two samples
+    monkeypatch.setattr(aligned, "_CHUNK_VALUES", 3 * 2 * 12)  # two samples of three files
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
@@ -261,7 +264,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
     code = """if True:
         import sys
         from pathlib import Path
-        from comp.core.ensemble import combine
+        from comp.core.ensemble import combine, reduce_stack
 
         def peak():  # of this process, MiB
             return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
@@ -274,3 +277,70 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 150
+
+
+def test_weighted_median_equals_brute_force(tmp_path, files, values):
+    """The value at which the sorted weights reach a half; the midpoint where they meet it."""
+    for weights in ([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0.25, 0.25, 0.25, 0.25]):
+        combine(files, tmp_path / "out.npy", "weighted-median", weights)
+        flat, expected = values.reshape(4, -1), []
+        for column in flat.T:
+            order = np.argsort(column)
+            below = np.cumsum(np.array(weights)[order])
+            low = column[order][np.argmax(below >= 0.5 - 1e-9)]
+            high = column[order][np.argmax(below > 0.5 + 1e-9)]
+            expected.append((low + high) / 2)
+        found = load_predictions(tmp_path / "out.npy").values.ravel()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 16, 33])
+def test_the_median_of_any_number_of_files_is_numpys(count):
+    stack = np.random.default_rng(count).normal(size=(count, 3, 300)).astype(np.float32)
+    stack[0, 0, :9] = stack[-1, 0, :9]  # equal values
+    np.testing.assert_array_equal(reduce_stack(stack, "median"), np.median(stack, axis=0))
+
+
+def test_float16_files_are_combined_in_single_precision(tmp_path, values):
+    paths = []
+    for number, value in enumerate(values[:3]):
+        paths.append(tmp_path / f"half{number}.npy")
+        save_predictions(paths[-1], pd.DataFrame({"id": IDS}), value.astype(np.float16))
+    combine(paths, tmp_path / "out.npy")
+    found = load_predictions(tmp_path / "out.npy").values
+    assert found.dtype == np.float32
+    expected = values[:3].astype(np.float16).astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_least_absolute_weights_have_the_primal_programmes_error():
+    """The same programme with a row for each value, solved as it is written down."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(1500, 4500, 60)
+    predictions = (
+        truth[:, None] + rng.laplace(0, (30, 60, 90), (60, 3)) + rng.normal(0, 20, (60, 1))
+    )
+    one, zero = np.eye(60), np.zeros(60)
+    primal = linprog(
+        c=np.append(np.zeros(3), np.ones(60)),
+        A_ub=np.vstack([np.hstack([predictions, -one]), np.hstack([-predictions, -one])]),
+        b_ub=np.append(truth, -truth),
+        A_eq=np.append(np.ones(3), zero)[None],
+        b_eq=[1],
+    )
+    weights = least_absolute(predictions, truth)
+    assert np.abs(predictions @ weights - truth).sum() == pytest.approx(primal.fun, rel=1e-9)
+
+
+def test_a_fingerprint_tells_files_and_tables_apart(tmp_path, files):
+    same = save(tmp_path / "same.npy", IDS, load_predictions(files[0]).values)
+    other = save(tmp_path / "other.npy", IDS[::-1], load_predictions(files[0]).values)
+    marks = [fingerprint(path) for path in (files[0], same, other, files[1])]
+    assert marks[0] == marks[1] and len(set(marks)) == 3
+
+
+def test_files_of_other_folds_are_noted(tmp_path, out_of_fold, capsys):
+    (first, second, _), truth = out_of_fold
+    other = save(tmp_path / "other.npy", IDS, load_predictions(second).values, fold=[0] * 7)
+    fit_weights([first, other], truth)
+    assert f"note: {other}: other folds than {first}" in capsys.readouterr().out

@@ -4,10 +4,9 @@ The compiler may neither fuse nor reorder arithmetic (it would gain nothing: the
 memory), so a record does not depend, to the last bit, on the width of the processor's vectors.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from numba import njit
+
+from comp.core.compiled import compiled
 
 # Two cells are copied around each edge of the field to realise the wrap.
 HALO = 2
@@ -16,15 +15,7 @@ HALO = 2
 LANES = 16
 
 
-def _compiled(function: Callable) -> Callable:
-    """`function` compiled at its first call, releasing the GIL; kept on disk if anywhere can be."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def propagate(
     fields: np.ndarray,
     alpha: np.ndarray,
@@ -61,7 +52,7 @@ def propagate(
             record[k, r] = new[receivers[r, 0] + HALO, receivers[r, 1] + LANES]
 
 
-@_compiled
+@compiled
 def back_propagate(
     adjoint: np.ndarray,
     history: np.ndarray,
@@ -116,7 +107,7 @@ def back_propagate(
             )
 
 
-@_compiled
+@compiled
 def _wrap(field: np.ndarray, shape: tuple[int, int]) -> None:
     """Copy the edges into the halo on the far side: the grid is a torus."""
     rows, columns = shape
@@ -129,7 +120,7 @@ def _wrap(field: np.ndarray, shape: tuple[int, int]) -> None:
             field[y, LANES + columns + h] = field[y, LANES + h]
 
 
-@_compiled
+@compiled
 def _laplacian(field: np.ndarray, y: int, x: int, stencil: np.ndarray) -> float:
     """dx² times the Laplacian at an element of the field."""
     centre, near, far = stencil  # in the field's dtype: a plain number would make it float64
@@ -138,7 +129,7 @@ def _laplacian(field: np.ndarray, y: int, x: int, stencil: np.ndarray) -> float:
     return centre * field[y, x] + near * ring1 + far * ring2
 
 
-@_compiled
+@compiled
 def _step(
     new: np.ndarray, now: np.ndarray, alpha: np.ndarray, kappa: np.ndarray, stencil: np.ndarray
 ) -> None:
@@ -152,7 +143,7 @@ def _step(
             new[y, x] = p + change + alpha[i, j] * _laplacian(now, y, x, stencil)
 
 
-@_compiled
+@compiled
 def _correlate(
     grad_alpha: np.ndarray,
     grad_kappa: np.ndarray,
