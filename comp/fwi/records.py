@@ -54,7 +54,7 @@ class RecordFolder:
                 self._open(found[i])
             absent = np.setdiff1d(self.ids, names)
             if len(absent):
-                what = f"{len(absent)} of {len(self.ids)} records missing, first {absent[0]!r}"
+                what = f"{len(absent)} of {len(self.ids)} records missing, first {str(absent[0])!r}"
                 raise InputError(f"{self.folder}: {what}")
         self._open(found[int(np.argmax(usual))])
 

@@ -296,6 +296,22 @@ def test_bad_values_are_found_when_read(records, index, value, message):
     assert dataset[0]["row"] == 0
 
 
+def test_records_that_cannot_be_read_are_marked_where_they_may_be(records):
+    ids = ["a01", "none", "3c2", "00f"]
+    cut_record(records)
+    with pytest.raises(InputError, match=r"3c2\.npy: truncated"):
+        RecordFolder(records, TINY, ids)
+    replace_value(records / "00f.npy", (1, 4, 2), np.nan)
+    folder = RecordFolder(records, TINY, ids, lenient=True)
+    batch = RecordDataset(folder, lenient=True).__getitems__(range(4))
+    assert batch["broken"].tolist() == [False, True, True, True]
+    assert (batch["shots"][0].numpy() == np.load(records / "a01.npy")).all()
+    assert (batch["shots"][1:] == 0).all()
+    (records / "3c2.npy").unlink()
+    with pytest.raises(InputError, match="1 of 2 records missing, first 'none'"):
+        RecordFolder(records, TINY, ["a01", "none"])
+
+
 def test_folder_missing_or_without_records(tmp_path):
     with pytest.raises(InputError, match="test: no such folder"):
         RecordFolder(tmp_path / "test", TINY)
