@@ -64,6 +64,14 @@ def test_every_row_is_the_sample_that_went_in(prepared):
     assert store.velocities([]).shape == (0, *TINY.map_shape)
 
 
+def test_mean_map_is_that_of_all_or_of_some_evenly_spread(prepared):
+    store = ShotStore(prepared[0])
+    maps = store.velocities(range(16)).astype(np.float64)
+    np.testing.assert_allclose(store.mean_map(), maps.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(store.mean_map(samples=4), maps[[0, 5, 10, 15]].mean(0), rtol=1e-6)
+    assert store.mean_map().dtype == np.float32
+
+
 @pytest.mark.parametrize("row", [-1, 16])
 def test_rows_outside_are_refused(prepared, row):
     with pytest.raises(IndexError, match="of 16"):
