@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from comp.core.errors import InputError
+
 Pair = tuple[int, int]  # network, view
 
 _RESERVE = 0.03  # of the time is not planned with
@@ -36,6 +38,8 @@ class Budget:
     def __init__(
         self, hours: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        if hours is not None and not hours > 0:
+            raise InputError(f"--hours: got {hours:g}, expected a positive number")
         self.limited, self.clock = hours is not None, clock
         seconds = 3600 * hours if self.limited else 0.0
         self._ends, self._reserve = clock() + seconds, _RESERVE * seconds

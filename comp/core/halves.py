@@ -1,9 +1,10 @@
 """Predictions in two bytes a value: how they are stored, and a view that reads as float32.
 
-Probabilities are stored as float16. Velocities are not: between 2048 and 4096 its steps are 2 m/s,
-and an offset or a factor does not help, since it has eleven bits and 3000 m/s in steps of 0.1 need
-fifteen. They are stored as whole numbers of a unit, uint16, and the unit stands in a file beside
-the array, `<stem>.scale.json`: prediction = stored value × scale.
+Probabilities are stored as float16. Velocities are not: its steps are 2 m/s from 2048 m/s on and 4
+from 4096 on. An offset or a factor does not help enough, since float16 has eleven bits and 3000 m/s
+in steps of 0.1 need fifteen: v − 3000 would still be off by up to 0.5 m/s. They are stored as whole
+numbers of a unit, uint16, and the unit stands in a file beside the array, `<stem>.scale.json`:
+prediction = stored value × scale.
 """
 
 from dataclasses import dataclass

@@ -6,96 +6,45 @@ and results are written while the next batch is computed, so that nothing waits 
 
 import time
 from collections.abc import Callable, Sequence
-from traceback import clear_frames
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from comp.core.budget import Budget, Pace, Pair
 from comp.core.chunks import Chunks
 from comp.core.errors import InputError
 from comp.core.feed import Feed, to_host
+from comp.core.files import open_npy
 from comp.core.loading import make_loader, to_device
-from comp.core.task import Batch, Task
+from comp.core.passes import Passes
+from comp.core.task import Task
 
 Host = Callable[[], np.ndarray]
-Forward = Callable[[nn.Module, Batch], torch.Tensor]
 
 
-class Passes:
-    """Batches through networks and views; cut smaller where the device's memory does not suffice.
+class StandIns:
+    """The prediction of a sample that could not be read, by network; read when it is needed."""
 
-    Attributes:
-        views: names of the task's views, the plain one first.
-        size: samples that go through a network at once; it only ever falls.
-    """
+    def __init__(self, task: Task, paths: Sequence[Path]) -> None:
+        self._task, self._paths, self._known = task, list(paths), {}
 
-    def __init__(
-        self, task: Task, networks: Sequence[nn.Module], views: Sequence[str], forward: Forward
-    ) -> None:
-        """`forward` gives (b, ...) predictions of one network for a batch as its view leaves it."""
-        self.views, self.size = tuple(views), 1 << 30
-        self._task, self._networks, self._forward = task, list(networks), forward
+    def __call__(self, network: int) -> np.ndarray:
+        """Raises InputError or NotImplementedError where there is none."""
+        if network not in self._known:
+            self._known[network] = self._read(network)
+        return self._known[network]
 
-    def __call__(self, batch: Batch, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
-        """Each network's (b, ...) mean over its views of `pairs`, from a batch on the device.
-
-        Raises:
-            InputError: not even one sample fits into the device's memory.
-        """
-        count = len(next(iter(batch.values())))
-        while (parts := self._try(batch, count, pairs)) is None:
-            at_once = min(self.size, count)
-            if at_once == 1:
-                raise InputError(
-                    "out of GPU memory with a single sample; expected a smaller network"
-                )
-            self.size = at_once // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            print(
-                f"note: out of GPU memory with {at_once} samples at once, {self.size} from here on"
-            )
-        return {n: torch.cat([part[n] for part in parts]) for n in parts[0]}
-
-    def _try(
-        self, batch: Batch, count: int, pairs: Sequence[Pair]
-    ) -> list[dict[int, torch.Tensor]] | None:
-        """The results part by part; None if there is too little memory."""
+    def _read(self, network: int) -> np.ndarray:
+        path = self._paths[network] if network < len(self._paths) else None
+        if path is not None and path.exists():
+            return open_npy(path, self._task.prediction_shape, [np.float32], mmap=False)
         try:
-            return [
-                self._part({k: v[i : i + self.size] for k, v in batch.items()}, pairs)
-                for i in range(0, count, self.size)
-            ]
-        except torch.OutOfMemoryError as error:
-            clear_frames(error.__traceback__)  # they hold what filled the memory
-            return None
-
-    def _part(self, batch: Batch, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
-        batch, seen = self._task.plain_batch(batch), {}
-        for number, view in enumerate(self.views):
-            mine = [network for network, v in pairs if v == number]
-            viewed = self._task.view(batch, view) if mine else batch
-            for network in mine:
-                output = self._forward(self._networks[network], viewed)
-                seen.setdefault(network, []).append(self._task.unview(output, view))
-        return {network: torch.stack(each).mean(0) for network, each in seen.items()}
-
-
-def measure(passes: Passes, batch: Batch, pairs: Sequence[Pair], budget: Budget) -> list[float]:
-    """Seconds a row that each pair takes on this batch, which lies on the device."""
-    rows, costs = next(iter(batch.values())), []
-    for timed in (False, True):  # once before, because the first pass of a network costs more
-        for pair in pairs:
-            start = budget.clock()
-            passes(batch, [pair])
-            if rows.is_cuda:
-                torch.cuda.synchronize(rows.device)
-            if timed:
-                costs.append((budget.clock() - start) / len(rows))
-    return costs
+            return self._task.stand_in()
+        except InputError as error:
+            what = "no such file, and no training data to make it from"
+            raise InputError(f"{path}: {what} ({error})") from None
 
 
 class Waits:

@@ -16,8 +16,9 @@ from comp.core.checkpoint import load_note, load_state, load_weights
 from comp.core.config import RunConfig
 from comp.core.errors import InputError
 from comp.core.files import new_npy
+from comp.core.inference import StandIns
 from comp.core.loading import chunks, limit_rows, make_loader, to_device
-from comp.core.predicting import Settings, StandIns, predict_files
+from comp.core.predicting import Settings, predict_files
 from comp.core.predictions import write_ids
 from comp.core.task import Batch, Task
 from comp.core.threads import share_cores
@@ -114,6 +115,8 @@ def predict_oof(
     Writes `valid.npy` and, in the same form, `valid_truth.npy`, on which ensembles are weighted; in
     a folder `out` they are `fold_<k>.npy` and `fold_<k>_truth.npy`.
     """
+    if "budget" in how and how["budget"].limited:  # which would have to be dealt among the folds
+        raise InputError("--hours: given with --oof, expected with a test folder only")
     path = fold_weights(run, fold)
     valid = np.flatnonzero(task.folds() == fold)
     rows = limit_rows(limit_rows(valid, load_note(path, "config")["limit"]), limit)
@@ -188,8 +191,8 @@ def predict(
 ) -> list[Path]:
     """Write one prediction file per network, rows in the order of `table`.
 
-    Processes each take every so-manieth chunk of rows and write into the same files. Killed and
-    started again, the same call goes on. Samples that could not be read get the stand-in; the id
+    Processes take chunks of rows in turn and write into the same files. Killed and started again,
+    the same call goes on. Samples that could not be read get the stand-in; the id
     table marks them, and they are named at the end.
 
     Args:

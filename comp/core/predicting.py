@@ -23,12 +23,11 @@ from comp.core.budget import Budget, Pace, Pair, affordable, ordered_pairs
 from comp.core.chunks import Chunks
 from comp.core.claims import exclusive
 from comp.core.config import LoaderConfig
-from comp.core.errors import InputError
-from comp.core.files import open_npy
 from comp.core.folds import fingerprint
 from comp.core.halves import FULL
-from comp.core.inference import Forward, Inference, Passes, measure
+from comp.core.inference import Inference, StandIns
 from comp.core.loading import make_loader, to_device
+from comp.core.passes import Forward, Passes, measure
 from comp.core.predictions import note_broken
 from comp.core.signals import Stopped, StopRequest
 from comp.core.task import Task
@@ -57,29 +56,6 @@ class Settings:
     chunk: int = 512
     names: Sequence[str] = ()
     source: str = ""
-
-
-class StandIns:
-    """The prediction of a sample that could not be read, by network; read when it is needed."""
-
-    def __init__(self, task: Task, paths: Sequence[Path]) -> None:
-        self._task, self._paths, self._known = task, list(paths), {}
-
-    def __call__(self, network: int) -> np.ndarray:
-        """Raises InputError or NotImplementedError where there is none."""
-        if network not in self._known:
-            self._known[network] = self._read(network)
-        return self._known[network]
-
-    def _read(self, network: int) -> np.ndarray:
-        path = self._paths[network] if network < len(self._paths) else None
-        if path is not None and path.exists():
-            return open_npy(path, self._task.prediction_shape, [np.float32], mmap=False)
-        try:
-            return self._task.stand_in()
-        except InputError as error:
-            what = "no such file, and no training data to make it from"
-            raise InputError(f"{path}: {what} ({error})") from None
 
 
 def predict_files(

@@ -6,6 +6,7 @@ import torch
 from toy import ToyTask, toy_config
 
 from comp.core.budget import Budget, affordable, ordered_pairs
+from comp.core.errors import InputError
 from comp.core.predict import new_accelerator, predict
 from comp.core.predictions import load_predictions
 
@@ -51,6 +52,7 @@ def predicted(tmp_path, hours, clock=None, task=Timed, networks=2):
     how = {"tta": True, "batch_size": 4, "chunk": 8, "budget": Budget(hours, clock)}
     accelerator = new_accelerator(task.config)
     made = predict(task, nets, *task.test_data("")[::-1], outs, accelerator, **how)
+    nets = [net.cpu() for net in nets]
     with torch.inference_mode():
         views = [(net(task.x).numpy(), -net(-task.x).numpy()) for net in nets]
     return [load_predictions(out) for out in made], views, clock
@@ -58,6 +60,11 @@ def predicted(tmp_path, hours, clock=None, task=Timed, networks=2):
 
 def same(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_time_at_all_is_refused():
+    with pytest.raises(InputError, match="--hours: got 0, expected a positive number"):
+        Budget(0)
 
 
 def test_pairs_that_fit():
