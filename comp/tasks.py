@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from comp.core.config import RunConfig, apply_overrides, parse_config, read_yaml
+from comp.core.config import (
+    RunConfig,
+    apply_overrides,
+    config_differences,
+    dump_config,
+    parse_config,
+    read_yaml,
+)
 from comp.core.errors import InputError
 from comp.core.task import Task
 
@@ -31,6 +38,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(name, str):
         raise InputError(f"{path}: key 'task': got {name!r}; takes one of {', '.join(_TASKS)}")
     return parse_config(task_class(name).config_type, values, path)
+
+
+# What may differ where a trained run predicts: where the data are, and how it computes.
+_PREDICTION_KEYS = ("data.folder", "data.folds", "train.precision", "train.channels_last")
+
+
+def load_run(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a run folder, to predict by.
+
+    Raises:
+        InputError: as `load_config`; an override of what the networks were trained with.
+    """
+    path = run / "config.yaml"
+    trained, config = load_config(path), load_config(path, overrides)
+    for line in config_differences(dump_config(trained), dump_config(config)):
+        if line.partition(":")[0] not in _PREDICTION_KEYS:
+            takes = ", ".join(_PREDICTION_KEYS)
+            raise InputError(
+                f"{path}: trained with another {line}; prediction takes loader.*, {takes}"
+            )
+    return config
 
 
 def build_task(config: RunConfig) -> Task:

@@ -65,7 +65,7 @@ class ToyTask(Task):
     def truth(self, rows):
         return self.y[rows].numpy()
 
-    def test_data(self, folder):
+    def test_data(self, folder, sample=None):
         rows = np.arange(self.config.samples)
         return self.table(rows), self.dataset(rows)
 

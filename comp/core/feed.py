@@ -1,7 +1,8 @@
-"""Micro-batches as the network gets them, the next one made on the device while it trains."""
+"""Between host and device without waiting: the next batch on its way in, results on theirs out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from comp.core.loading import StepBatches, derive_seed, to_device
@@ -55,3 +56,21 @@ class Feed(Iterator[Item]):
             if tensor.is_cuda:  # its memory must not be taken again before this stream is done
                 tensor.record_stream(current)
         return item
+
+
+def to_host(values: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy a tensor from the device; the function returned waits for that copy alone.
+
+    `values.cpu()` later would wait for all that was queued since, the next step or batch with it.
+    """
+    if not values.is_cuda:
+        return values.detach().numpy
+    host = torch.empty_like(values, device="cpu", pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.current_stream(values.device).record_event()
+
+    def wait() -> np.ndarray:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait

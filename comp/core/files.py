@@ -119,12 +119,17 @@ def new_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> Iterator[np.m
     where a reservation fails with an error that can be reported.
     """
     with atomic_path(path) as partial:
-        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=tuple(shape)).flush()
-        with open(partial, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        reserve_npy(partial, shape, dtype)
         array = np.lib.format.open_memmap(partial, mode="r+")
         yield array
         array.flush()
+
+
+def reserve_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> None:
+    """Make a `.npy` of zeros whose space on disk is reserved; OSError where there is none."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape)).flush()
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def open_npy(
@@ -176,7 +181,7 @@ def drop_pages(array: np.ndarray) -> None:
     A loop over a file larger than memory otherwise shows the whole file as resident. Nothing is
     lost: what was written stays in the page cache, what is read again is mapped again.
     """
-    base, mode = array, None
+    base, mode = getattr(array, "stored", array), None  # of a `HalfArray` what is on disk
     while isinstance(base, np.ndarray):  # a view's base is the memmap, whose base is the mapping
         base, mode = base.base, getattr(base, "mode", mode)
     if isinstance(base, mmap.mmap) and mode in ("r", "r+", "w+"):  # "c" would lose its changes

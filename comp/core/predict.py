@@ -1,7 +1,6 @@
 """Inference in order: metrics on a validation fold, prediction files with their ids."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,18 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object, tqdm
+from accelerate.utils import broadcast, gather_object
 from torch import nn
 from torch.utils.data import Dataset
 
 from comp.core.checkpoint import load_note, load_state, load_weights
 from comp.core.config import RunConfig
 from comp.core.errors import InputError
-from comp.core.files import new_npy, partial_path
+from comp.core.files import new_npy
+from comp.core.inference import StandIns
 from comp.core.loading import chunks, limit_rows, make_loader, to_device
-from comp.core.predictions import note_broken, write_ids
+from comp.core.predicting import Settings, predict_files
+from comp.core.predictions import write_ids
 from comp.core.task import Batch, Task
 from comp.core.threads import share_cores
 
@@ -94,31 +95,44 @@ def load_network(task: Task, path: Path) -> nn.Module:
     """The task's network with the weights of `path`, ready to predict."""
     network = task.build_model(fetch=False)
     load_weights(network, load_state(path)["model"], path)
+    if task.config.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     return network.eval()
 
 
 def predict_oof(
-    task: Task, run: Path, fold: int | str, accelerator: Accelerator, **how: Any
+    task: Task,
+    run: Path,
+    fold: int | str,
+    accelerator: Accelerator,
+    *,
+    out: Path | None = None,
+    limit: int | None = None,
+    **how: Any,
 ) -> Path:
     """Predict a fold's validation rows with its own weights: its part of the out-of-fold file.
 
-    Writes `valid.npy` and, in the same form, `valid_truth.npy`, on which ensembles are weighted.
+    Writes `valid.npy` and, in the same form, `valid_truth.npy`, on which ensembles are weighted; in
+    a folder `out` they are `fold_<k>.npy` and `fold_<k>_truth.npy`.
     """
+    if "budget" in how and how["budget"].limited:  # which would have to be dealt among the folds
+        raise InputError("--hours: given with --oof, expected with a test folder only")
     path = fold_weights(run, fold)
     valid = np.flatnonzero(task.folds() == fold)
-    rows = limit_rows(valid, load_note(path, "config")["limit"])
+    rows = limit_rows(limit_rows(valid, load_note(path, "config")["limit"]), limit)
     table = task.table(rows)
     table.insert(1, "fold", fold)  # marks the file as out-of-fold, see comp.core.oof
-    out = fold_folder(run, fold) / "predictions" / "valid.npy"
+    file = _out_file(run, fold, out, "valid")
     network = load_network(task, path)
-    predict(task, [network], task.dataset(rows), table, [out], accelerator, **how)
+    how |= {"names": [f"fold {fold}"], "source": "out-of-fold"}
+    predict(task, [network], task.dataset(rows), table, [file], accelerator, **how)
     if accelerator.is_main_process:
-        truth = out.with_name("valid_truth.npy")
-        with new_npy(truth, (len(rows), *task.prediction_shape), np.float32) as file:
+        truth = file.with_name(f"{file.stem}_truth.npy")
+        with new_npy(truth, (len(rows), *task.prediction_shape), np.float32) as array:
             for chunk in chunks(np.arange(len(rows)), 512):
-                file[chunk] = task.truth(rows[chunk])
+                array[chunk] = task.truth(rows[chunk])
         write_ids(truth, table)
-    return out
+    return file
 
 
 def predict_folder(
@@ -127,14 +141,39 @@ def predict_folder(
     folds: Sequence[int | str],
     folder: str,
     accelerator: Accelerator,
+    *,
+    out: Path | None = None,
+    sample: str | Path | None = None,
+    limit: int | None = None,
     **how: Any,
 ) -> list[Path]:
-    """Predict a test folder with the weights of each fold, reading every record once."""
+    """Predict a test folder with the weights of each fold, reading every record once.
+
+    Args:
+        task, run, folds, accelerator: whose weights predict, and where.
+        folder: the test folder.
+        out: a folder for `fold_<k>.npy`, where the run's own is not to be written to.
+        sample: see `Task.test_data`.
+        limit: at most so many samples, evenly spread.
+        how: see `predict`.
+
+    Returns:
+        The files that were written; fewer than folds only where the time did not suffice.
+    """
     networks = [load_network(task, fold_weights(run, fold)) for fold in folds]
-    outs = [fold_folder(run, fold) / "predictions" / "test.npy" for fold in folds]
-    table, dataset = task.test_data(folder)
-    predict(task, networks, dataset, table, outs, accelerator, **how)
-    return outs
+    outs = [_out_file(run, fold, out, "test") for fold in folds]
+    table, dataset = task.test_data(folder, sample)
+    kept = limit_rows(np.arange(len(table)), limit)
+    how |= {"names": [f"fold {fold}" for fold in folds], "source": str(folder), "positions": kept}
+    how["stand_ins"] = [fold_folder(run, fold) / "stand_in.npy" for fold in folds]
+    table = table.iloc[kept].reset_index(drop=True)
+    return predict(task, networks, dataset, table, outs, accelerator, **how)
+
+
+def _out_file(run: Path, fold: int | str, out: Path | None, name: str) -> Path:
+    if out is not None:
+        return out / f"fold_{fold}.npy"
+    return fold_folder(run, fold) / "predictions" / f"{name}.npy"
 
 
 @torch.inference_mode()
@@ -146,72 +185,49 @@ def predict(
     outs: Sequence[Path],
     accelerator: Accelerator,
     *,
-    batch_size: int = 64,
-    tta: bool = False,
-) -> None:
+    positions: np.ndarray | None = None,
+    stand_ins: Sequence[Path] = (),
+    **how: Any,
+) -> list[Path]:
     """Write one prediction file per network, rows in the order of `table`.
 
-    Several processes each write their own stretch of rows into the same files. Samples that could
-    not be read get the task's `stand_in`; the id table marks them, and they are named at the end.
+    Processes take chunks of rows in turn and write into the same files. Killed and started again,
+    the same call goes on. Samples that could not be read get the stand-in; the id
+    table marks them, and they are named at the end.
 
     Args:
         task: casts, views and their inverses.
         networks: each takes the same input.
-        dataset: yields the samples of `table`, in its order.
+        dataset: yields the samples of `table`.
         table: the id table; first column `id`.
         outs: the array file of each network.
         accelerator: devices and processes.
-        batch_size: samples per forward pass and process.
-        tta: average over the task's views instead of the plain one alone.
+        positions: (n,) place in `dataset` of each row; None if the order is the same.
+        stand_ins: file of each network's stand-in; where there is none, the task is asked.
+        how: `comp.core.predicting.Settings`.
+
+    Returns:
+        The files that were written, the first of `outs`: all, unless the time did not suffice.
+
+    Raises:
+        InputError: unfinished work of another kind is in the way; a prediction is not finite.
+        Stopped: asked to end by Ctrl-C or SIGTERM; the next call goes on.
     """
-    main, device = accelerator.is_main_process, accelerator.device
-    views = task.views() if tta else task.views()[:1]
-    networks = [network.to(device) for network in networks]
-    shape = (len(table), *task.prediction_shape)
-    share = np.array_split(np.arange(len(table)), accelerator.num_processes)
-    own = share[accelerator.process_index]
-    loader = make_loader(dataset, chunks(own, batch_size), task.config.loader, device)
-    with ExitStack() as stack:
-        if main:
-            files = [stack.enter_context(new_npy(out, shape, np.float32)) for out in outs]
-        accelerator.wait_for_everyone()
-        if not main:
-            files = [np.lib.format.open_memmap(partial_path(out), mode="r+") for out in outs]
-        bar = stack.enter_context(
-            tqdm(total=len(own), desc="predict", unit="sample", dynamic_ncols=True)
-        )
-        start = int(own[0]) if len(own) else 0
-        broken = np.zeros(len(table), bool)
-        for batch in loader:
-            batch = task.plain_batch(to_device(batch, device))
-            size = len(next(iter(batch.values())))
-            if "broken" in batch:
-                broken[start : start + size] = batch["broken"].cpu().numpy()
-            for network, file in zip(networks, files):
-                seen = [
-                    task.unview(_forward(task, network, task.view(batch, view), accelerator), view)
-                    for view in views
-                ]
-                mean = torch.stack(seen).mean(0).cpu().numpy()
-                if (lost := broken[start : start + size]).any():
-                    mean[lost] = task.stand_in()
-                if not np.isfinite(mean).all():
-                    bad = int(np.argmin(np.isfinite(mean).reshape(size, -1).all(1)))
-                    raise InputError(f"prediction of {table['id'].iloc[start + bad]} is not finite")
-                file[start : start + size] = mean
-            start += size
-            bar.update(size)
-        for file in files:
-            file.flush()
-        accelerator.wait_for_everyone()
-    if accelerator.num_processes > 1:
-        broken = np.any(gather_object([broken]), axis=0)
-    if main:
-        marked = table.assign(broken=broken.astype(int)) if broken.any() else table
-        for out in outs:
-            write_ids(out, marked)
-        note_broken(marked)
-    accelerator.wait_for_everyone()
+    device = accelerator.device
+    return predict_files(
+        task,
+        [network.to(device) for network in networks],
+        lambda network, batch: _forward(task, network, batch, accelerator),
+        dataset,
+        np.arange(len(table)) if positions is None else positions,
+        table,
+        outs,
+        StandIns(task, stand_ins),
+        Settings(**how),
+        device,
+        (accelerator.process_index, accelerator.num_processes),
+        accelerator.wait_for_everyone,
+    )
 
 
 def _forward(

@@ -2,6 +2,7 @@
 
 Row i of the array belongs to row i of the table. The table's first column is `id`; further columns
 (`fold`, `family`) are carried along. Truth is kept in the same form, so a score needs only files.
+The array may be float32 or stored in two bytes a value, see `comp.core.halves`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pandas as pd
 
 from comp.core.errors import InputError
 from comp.core.files import atomic_path, open_npy, save_npy
+from comp.core.halves import FULL, HalfArray, decoded, write_scale
 
 _NAMED = 20  # unreadable samples named one by one
 
@@ -34,12 +36,13 @@ class Predictions:
 
     Attributes:
         table: one row a sample, first column `id` (str, unique).
-        values: (n, ...) array, usually a read-only memmap; for velocity (n, 70, 70) in m/s.
+        values: (n, ...) array, a read-only memmap or a `HalfArray`, which reads as float32;
+            for velocity (n, 70, 70) in m/s.
         path: the array's file, for messages.
     """
 
     table: pd.DataFrame
-    values: np.ndarray
+    values: np.ndarray | HalfArray
     path: Path
 
     @property
@@ -86,7 +89,7 @@ def load_predictions(path: str | Path) -> Predictions:
         InputError: array or table missing or broken, lengths differ, an id doubled or blank.
     """
     path = Path(path)
-    values = open_npy(path)
+    values = decoded(open_npy(path), path)
     table_path = ids_path(path)
     try:
         table = pd.read_csv(table_path, dtype={"id": str}, keep_default_na=False)
@@ -106,6 +109,7 @@ def save_predictions(path: str | Path, table: pd.DataFrame, values: np.ndarray) 
     """Write array and id table, each atomically; the table last, so it never stands alone."""
     check_unique(table["id"], ids_path(path))
     save_npy(path, values)
+    write_scale(path, FULL)
     write_ids(path, table)
 
 

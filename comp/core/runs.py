@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -116,3 +117,16 @@ def finished_folds(run: Path) -> list[int | str]:
     """Folds of a run folder that were trained to their end, in order."""
     names = [path.parent.name.removeprefix("fold_") for path in run.glob("fold_*/done.json")]
     return sorted(int(n) for n in names if n != "all") + [n for n in names if n == "all"]
+
+
+def chosen_folds(run: Path, wanted: Sequence[str]) -> list[int | str]:
+    """The finished folds of a run folder that are wanted, all of them if none is named.
+
+    Raises:
+        InputError: a fold that is not there or not finished, or none at all.
+    """
+    finished = finished_folds(run)
+    folds = [fold for fold in finished if not wanted or str(fold) in wanted]
+    if not folds or len(folds) < len(wanted):
+        raise InputError(f"{run}: finished folds {finished}, expected {list(wanted) or 'any'}")
+    return folds

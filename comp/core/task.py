@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from comp.core.config import RunConfig
 from comp.core.folds import Description
+from comp.core.halves import Storage
 from comp.core.layout import Layout
 
 if TYPE_CHECKING:  # its compiled loops are slow to import
@@ -31,6 +32,7 @@ class Task(ABC):
     config_type: ClassVar[type[RunConfig]]
     metric: str  # the metric that selects the best checkpoint
     lower_is_better: ClassVar[bool]
+    half: ClassVar[Storage] = Storage("float16")  # of predictions in two bytes a value
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -111,14 +113,24 @@ class Task(ABC):
         """(b, ...) targets of the training data's `rows`, in the form of predictions."""
 
     @abstractmethod
-    def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
+    def test_data(
+        self, folder: str, sample: str | Path | None = None
+    ) -> tuple[pd.DataFrame, Dataset]:
         """Id table and dataset, without targets, of a test folder in the competition's layout.
 
         Its batches may say which samples could not be read: "broken", (b,) bool.
+
+        Args:
+            folder: the test folder.
+            sample: a sample submission, whose ids are wanted in its order, whether they are in the
+                folder or not; None for all that are there.
         """
 
     def stand_in(self) -> np.ndarray:
-        """The prediction of a test sample that could not be read."""
+        """The prediction of a test sample that could not be read, from the training data.
+
+        Training saves it beside the weights, as prediction may happen where there are no such data.
+        """
         raise NotImplementedError(f"{type(self).__name__} has nothing for a broken sample")
 
     @property

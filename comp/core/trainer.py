@@ -6,7 +6,7 @@ the rest, so a run that was killed ends with the weights it would have had.
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -19,7 +19,7 @@ from comp.core.checkpoint import load_state, load_weights, save_state
 from comp.core.config import dump_config
 from comp.core.errors import InputError
 from comp.core.feed import Feed, made_batches
-from comp.core.files import write_json
+from comp.core.files import save_npy, write_json
 from comp.core.folds import fold_rows
 from comp.core.loading import (
     StepBatches,
@@ -126,6 +126,8 @@ class Trainer:
         }
         if self.main:
             self._save_weights("final", None)
+            with suppress(NotImplementedError):
+                save_npy(self.folder / "stand_in.npy", self.task.stand_in())
             write_json(self.folder / "done.json", summary)
         for tracker in self.accelerator.trackers:
             tracker.finish()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from comp.core.errors import InputError
+from comp.core.feed import to_host
 
 
 class NonFiniteLoss(InputError):
@@ -52,24 +53,6 @@ def describe_break(seen: Seen, ids: np.ndarray, accumulate: int) -> str:
     )
 
 
-def _to_host(values: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Begin to copy a tensor from the device; the function returned waits for that copy alone.
-
-    `values.cpu()` later would wait for all that was queued since, the next step with it.
-    """
-    if not values.is_cuda:
-        return values.detach().numpy
-    host = torch.empty_like(values, device="cpu", pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    copied = torch.cuda.current_stream(values.device).record_event()
-
-    def wait() -> np.ndarray:
-        copied.synchronize()
-        return host.numpy()
-
-    return wait
-
-
 class LossWatch:
     """Keeps the last steps' values until they are read.
 
@@ -91,7 +74,7 @@ class LossWatch:
         loss = terms["loss"]
         row = torch.stack([loss, norm.to(loss), loss.new_full((), signum)])
         own = torch.stack([term.to(loss) for term in terms.values()])
-        found = _to_host(torch.cat([self._gather(row[None]).flatten(), own]))
+        found = to_host(torch.cat([self._gather(row[None]).flatten(), own]))
         self._pending.append((step, tuple(terms), found))
 
     def read(self, everything: bool) -> Seen:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from comp.core.claims import refuse_other_recipe
 from comp.core.files import atomic_path, new_npy, read_json, write_json
 from comp.core.predictions import Predictions, write_ids
 from comp.core.signals import Stopped, StopRequest
 from comp.fwi.refine import Refined, Refiner, Sample, Settings
-from comp.fwi.shard_writer import refuse_other_recipe
 from comp.fwi.survey import Survey
 
 _POLL = 0.5  # seconds between looks at what the other processes have done

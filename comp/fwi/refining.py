@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from comp.core.claims import exclusive
 from comp.core.errors import InputError
 from comp.core.files import sha256
 from comp.core.predictions import Predictions, load_predictions
@@ -28,7 +29,6 @@ from comp.fwi.records import RecordFolder
 from comp.fwi.refine import Refiner, Sample, Settings
 from comp.fwi.refine_work import Share, Work
 from comp.fwi.router import route
-from comp.fwi.shard_writer import exclusive
 from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL, Survey
 

@@ -5,9 +5,7 @@ leaves what an uninterrupted run leaves, byte for byte.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from comp.core.claims import exclusive, refuse_other_recipe
 from comp.core.errors import InputError
 from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
 from comp.core.lineage import Lineage, write_lineage
@@ -97,21 +96,6 @@ def write_shards(
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Make `folder` and keep other writers out; the lock ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is writing to it") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def progress(total: int, initial: int = 0) -> Iterator[Callable[[int, int], None]]:
     """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
     start, size = time.monotonic(), 0
@@ -135,16 +119,6 @@ def full_recipe(survey: Survey, shard: Shard) -> dict[str, Any]:
     common = {"version": FORMAT_VERSION, "amplitude_scale": AMPLITUDE_SCALE, "survey": unlike}
     common |= {} if shard.records else {"records": False}
     return json.loads(json.dumps({**common, **given, "rows": shard.rows, **shard.recipe}))
-
-
-def refuse_other_recipe(
-    path: Path, found: dict[str, Any], wanted: dict[str, Any], advice: str
-) -> None:
-    """Raise InputError naming the first setting in which what is on disk differs from this run."""
-    for key in sorted(found.keys() | wanted.keys()):
-        if found.get(key) != wanted.get(key):
-            what = f"{key} was {found.get(key)!r}, is now {wanted.get(key)!r}"
-            raise InputError(f"{path}: made from other data or settings: {what}; {advice}")
 
 
 def _check_names(folder: Path, names: set[str]) -> None:

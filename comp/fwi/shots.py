@@ -134,6 +134,15 @@ class ShotStore:
         self.copy("velocity", rows, out)
         return out
 
+    def mean_map(self, samples: int = 20_000) -> np.ndarray:
+        """(ny, nx) float32 mean of the folder's own maps, m/s, or of so many, evenly spread."""
+        own = sum(shard.rows for shard in self.shards_of[self.folder])
+        rows = np.linspace(0, own - 1, min(own, samples)).round().astype(int)
+        total = np.zeros(self.survey.map_shape)
+        for start in range(0, len(rows), 500):
+            total += self.velocities(rows[start : start + 500]).sum(axis=0, dtype=np.float64)
+        return (total / len(rows)).astype(np.float32)
+
     def copy(self, kind: str, rows: Sequence[int], out: np.ndarray) -> None:
         """Copy the "shots" or the "velocity" of `rows` into `out[0]`, `out[1]`, …
 
@@ -198,16 +207,26 @@ class RecordDataset(BatchDataset):
     """Test records.
 
     A batch: "row" (b,) int64 rows of the folder; "shots" (b, shots, nt, receivers) float32,
-    amplitudes as recorded.
+    amplitudes as recorded. If lenient also "broken", (b,) bool, true for a record that could not be
+    read and is all zeros; else such a record is an error.
     """
 
-    def __init__(self, records: RecordFolder, rows: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, records: RecordFolder, rows: Sequence[int] | None = None, lenient: bool = False
+    ) -> None:
         """`rows` of the folder selects and orders; None takes all."""
         super().__init__(records, rows)
-        self.records = records
+        self.records, self.lenient = records, lenient
 
     def read(self, rows: np.ndarray, epoch: int) -> Batch:
         shots = batch_tensor((len(rows), *self.records.survey.record_shape), torch.float32)
-        for row, out in zip(rows, shots.numpy()):
-            self.records.read(int(row), out)
-        return {"row": torch.from_numpy(rows), "shots": shots}
+        broken = torch.zeros(len(rows), dtype=torch.bool)
+        for i, (row, out) in enumerate(zip(rows.tolist(), shots.numpy())):
+            try:
+                self.records.read(row, out)
+            except InputError:
+                if not self.lenient:
+                    raise
+                broken[i], out[:] = True, 0
+        batch = {"row": torch.from_numpy(rows), "shots": shots}
+        return {**batch, "broken": broken} if self.lenient else batch

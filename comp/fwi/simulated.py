@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from comp.core.claims import exclusive, refuse_other_recipe
 from comp.core.errors import InputError
 from comp.core.files import new_npy, read_json, save_npy, write_json
 from comp.core.lineage import join_lineages
@@ -21,10 +22,8 @@ from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.maps import Maps
 from comp.fwi.shard_writer import (
     Shard,
-    exclusive,
     full_recipe,
     progress,
-    refuse_other_recipe,
     write_shards,
 )
 from comp.fwi.submission import FwiLayout

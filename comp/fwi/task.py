@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 
 from comp.core.errors import InputError
 from comp.core.folds import Description
+from comp.core.halves import Storage
 from comp.core.loading import limit_rows
+from comp.core.submission import read_ids
 from comp.core.task import Batch, Task
 from comp.fwi.augment import augment, draw_augment, mirror_shots, official_shots
 from comp.fwi.config import FwiConfig
@@ -40,6 +42,7 @@ class FwiTask(Task):
     config_type = FwiConfig
     metric = "mae"
     lower_is_better = True
+    half = Storage("uint16", 0.1)  # dm/s: off by at most 0.05 m/s
     config: FwiConfig
 
     @staticmethod
@@ -98,9 +101,15 @@ class FwiTask(Task):
     def truth(self, rows: np.ndarray) -> np.ndarray:
         return self.store.velocities(rows)
 
-    def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
-        records = RecordFolder(folder, OFFICIAL)
-        return pd.DataFrame({"id": records.ids}), RecordDataset(records)
+    def test_data(
+        self, folder: str, sample: str | Path | None = None
+    ) -> tuple[pd.DataFrame, Dataset]:
+        ids = None if sample is None else read_ids(sample, LAYOUT)
+        records = RecordFolder(folder, OFFICIAL, ids, lenient=True)
+        return pd.DataFrame({"id": records.ids}), RecordDataset(records, lenient=True)
+
+    def stand_in(self) -> np.ndarray:
+        return self.store.mean_map()
 
     @property
     def prediction_shape(self) -> tuple[int, ...]:

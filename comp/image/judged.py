@@ -51,4 +51,4 @@ def load_judged(store: ImageStore, path: str | Path) -> Judged:
             f"{path}: sample shape {shape}, expected {expected} as {store.folder} has labels"
         )
     folds = predictions.table["fold"].to_numpy()
-    return Judged(rows, folds, predictions.values, store.targets(rows) > 0)
+    return Judged(rows, folds, np.asarray(predictions.values), store.targets(rows) > 0)

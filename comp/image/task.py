@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from comp.core.errors import InputError
 from comp.core.folds import Description, read_folds
+from comp.core.submission import read_ids
 from comp.core.task import Batch, Task
 from comp.image.augment import plain_transform, training_transform, view_images, view_names
 from comp.image.config import ImageConfig
@@ -101,8 +102,12 @@ class ImageTask(Task):
     def truth(self, rows: np.ndarray) -> np.ndarray:
         return self.store.targets(rows)
 
-    def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
-        images = TestImages(folder, self.store.competition, self.store.size)
+    def test_data(
+        self, folder: str, sample: str | Path | None = None
+    ) -> tuple[pd.DataFrame, Dataset]:
+        layout = read_layout(self.config.data.folder, None)
+        ids = None if sample is None else read_ids(sample, layout)
+        images = TestImages(folder, self.store.competition, self.store.size, ids)
         transform = plain_transform(self.config.augment, self.config.data.size)
         return pd.DataFrame({"id": images.ids}), TestDataset(images, transform)
 

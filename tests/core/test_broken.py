@@ -5,8 +5,9 @@ import pytest
 import torch
 from toy import ToyData, ToyTask, toy_config
 
-from comp.core.predict import new_accelerator, predict
+from comp.core.predict import fold_folder, new_accelerator, predict
 from comp.core.predictions import load_predictions, note_broken
+from comp.core.trainer import fit
 
 LOST = (3, 40, 41)
 
@@ -62,3 +63,12 @@ def test_without_a_stand_in_a_broken_sample_is_an_error(tmp_path):
     task.stand_in = lambda: ToyTask.stand_in(task)
     with pytest.raises(NotImplementedError, match="Fragile has nothing for a broken sample"):
         predicted(tmp_path, task)
+
+
+def test_training_leaves_the_stand_in_where_there_is_one(tmp_path):
+    for task, left in ((ToyTask, False), (Fragile, True)):
+        config = toy_config(tmp_path / task.__name__, train={"epochs": 1})
+        fit(task(config), 0, config.folder)
+        path = fold_folder(config.folder, 0) / "stand_in.npy"
+        assert path.exists() == left
+    assert np.load(path).tolist() == [7.0]

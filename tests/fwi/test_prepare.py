@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from comp.core.claims import exclusive
 from comp.core.errors import InputError
 from comp.fwi.prepare import prepare, verify
-from comp.fwi.shard_writer import exclusive
 from comp.fwi.shards import AMPLITUDE_SCALE
 from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL

@@ -64,6 +64,14 @@ def test_every_row_is_the_sample_that_went_in(prepared):
     assert store.velocities([]).shape == (0, *TINY.map_shape)
 
 
+def test_mean_map_is_that_of_all_or_of_some_evenly_spread(prepared):
+    store = ShotStore(prepared[0])
+    maps = store.velocities(range(16)).astype(np.float64)
+    np.testing.assert_allclose(store.mean_map(), maps.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(store.mean_map(samples=4), maps[[0, 5, 10, 15]].mean(0), rtol=1e-6)
+    assert store.mean_map().dtype == np.float32
+
+
 @pytest.mark.parametrize("row", [-1, 16])
 def test_rows_outside_are_refused(prepared, row):
     with pytest.raises(IndexError, match="of 16"):
@@ -294,6 +302,22 @@ def test_bad_values_are_found_when_read(records, index, value, message):
     with pytest.raises(InputError, match=rf"3c2\.npy: {message}"):
         dataset.__getitems__([0, 1])
     assert dataset[0]["row"] == 0
+
+
+def test_records_that_cannot_be_read_are_marked_where_they_may_be(records):
+    ids = ["a01", "none", "3c2", "00f"]
+    cut_record(records)
+    with pytest.raises(InputError, match=r"3c2\.npy: truncated"):
+        RecordFolder(records, TINY, ids)
+    replace_value(records / "00f.npy", (1, 4, 2), np.nan)
+    folder = RecordFolder(records, TINY, ids, lenient=True)
+    batch = RecordDataset(folder, lenient=True).__getitems__(range(4))
+    assert batch["broken"].tolist() == [False, True, True, True]
+    assert (batch["shots"][0].numpy() == np.load(records / "a01.npy")).all()
+    assert (batch["shots"][1:] == 0).all()
+    (records / "3c2.npy").unlink()
+    with pytest.raises(InputError, match="1 of 2 records missing, first 'none'"):
+        RecordFolder(records, TINY, ["a01", "none"])
 
 
 def test_folder_missing_or_without_records(tmp_path):

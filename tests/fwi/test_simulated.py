@@ -15,11 +15,11 @@ import pytest
 import torch
 from test_prepare import contents
 
+from comp.core.claims import exclusive
 from comp.core.errors import InputError
 from comp.core.files import save_npy
 from comp.core.predictions import load_predictions
 from comp.fwi.maps import generated_maps, given_maps
-from comp.fwi.shard_writer import exclusive
 from comp.fwi.shots import RecordFolder, ShotStore
 from comp.fwi.simulated import Simulator, hex_ids, write_test, write_training
 from comp.fwi.survey import OFFICIAL

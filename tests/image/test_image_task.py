@@ -202,6 +202,21 @@ def test_training_learns_the_blocks(folders, tmp_path):
     assert summary["best"] > 0.9
 
 
+def test_an_image_of_the_sample_submission_that_is_absent_is_marked(folders, tmp_path):
+    task = image_task(folders["plant_pathology"], tmp_path)
+    raw = folders["plant_pathology"].parent / "raw"
+    table, _ = task.test_data(raw)
+    ids = ["absent", *table["id"][::-1]]
+    layout = task.layout(folders["plant_pathology"])
+    sample = tmp_path / "sample.csv"
+    rows = [f"{name},healthy" for name in ids]
+    sample.write_text("\n".join([",".join(layout.header), *rows]) + "\n")
+    table, dataset = task.test_data(raw, sample)
+    assert table["id"].tolist() == ids
+    batch = dataset.__getitems__(range(len(ids)))
+    assert batch["broken"].tolist() == [True] + [False] * (len(ids) - 1)
+
+
 def test_weights_of_a_head_that_there_is_not_are_refused(folders, tmp_path):
     task = image_task(folders["plant_pathology"], tmp_path, loss={"heads": {"root": 2.0}})
     with pytest.raises(InputError, match="'loss.heads': got 'root'; the heads are labels"):
