@@ -28,6 +28,9 @@ class Task(ABC):
     config_type: ClassVar[type[RunConfig]]
     metric: str  # the metric that selects the best checkpoint
     lower_is_better: ClassVar[bool]
+    ruled: ClassVar[bool] = False  # whether a rule makes what is submitted of predictions
+    # Wheels that prediction needs and a notebook's image lacks or has in another version.
+    kernel_wheels: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -62,6 +65,11 @@ class Task(ABC):
                 `records`, the prediction file and the test folder that may be drawn there. None
                 where not given.
         """
+
+    @staticmethod
+    def inference_files(folder: Path) -> tuple[str, ...]:
+        """Files of a prepared folder without which nothing can be predicted and submitted."""
+        return ()
 
     @property
     @abstractmethod
@@ -101,6 +109,13 @@ class Task(ABC):
 
         Its batches may say which samples could not be read: "broken", (b,) bool.
         """
+
+    def test_files(self, name: str) -> tuple[str, ...]:
+        """Where in a test folder the files of the sample with the id `name` may lie.
+
+        Paths relative to it, in which `*` stands for anything; not all need be there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says nothing of test files")
 
     def stand_in(self) -> np.ndarray:
         """The prediction of a test sample that could not be read."""

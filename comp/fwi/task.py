@@ -36,6 +36,7 @@ class FwiTask(Task):
     config_type = FwiConfig
     metric = "mae"
     lower_is_better = True
+    kernel_wheels = ("segmentation-models-pytorch==0.6.0", "timm==1.0.31")
     config: FwiConfig
 
     @staticmethod
@@ -89,6 +90,9 @@ class FwiTask(Task):
     def test_data(self, folder: str) -> tuple[pd.DataFrame, Dataset]:
         records = RecordFolder(folder, OFFICIAL)
         return pd.DataFrame({"id": records.ids}), RecordDataset(records)
+
+    def test_files(self, name: str) -> tuple[str, ...]:
+        return (f"{name}.npy",)
 
     @property
     def prediction_shape(self) -> tuple[int, ...]:
