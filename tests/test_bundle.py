@@ -133,8 +133,10 @@ def image_environment(place, venv):
     """A virtual environment with what an image for notebooks has; returns its python."""
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", venv], check=True)
     python = venv / "bin/python"
-    ask = [PYTHON, "-c", "import json, sys; print(json.dumps(sys.path))"]
-    paths = json.loads(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
+    paths = sys.path
+    if sys.executable != PYTHON:  # in isolation, as PYTHONPATH is for this one
+        ask = [PYTHON, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
+        paths = json.loads(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
     packages = place / "packages"
     packages.mkdir()
     for path in map(Path, paths):
@@ -175,6 +177,11 @@ LOOPBACK = (
     "s=socket.socket();"
     'fcntl.ioctl(s,0x8914,struct.pack("16sh22x",b"lo",0x1|0x40))'
 )
+WHERE = """
+import platform
+from importlib.util import find_spec
+print(platform.python_version(), find_spec("comp").origin, find_spec("timm").origin)
+"""
 PROBE = """
 import socket, sys
 from pathlib import Path
@@ -226,11 +233,10 @@ def test_the_notebook_makes_the_same_submission_where_there_is_nothing_else(trai
     said = inside("execute.py", "submission.ipynb")
     assert "FAILED" not in said, said[-4000:]
     assert "the way is whole" in said and "checked" in said
-    where = inside("-c", "import comp, timm; print(comp.__file__, timm.__file__)").split()
-    assert all(path.startswith(str(own)) for path in where)
+    version, *where = inside("-c", WHERE).split()
+    assert len(where) == 2 and all(path.startswith(str(own)) for path in where)
     made = root / "working/submission.csv"
     assert made.read_bytes() == (place / "here.csv").read_bytes()
-    version = inside("-c", "import platform; print(platform.python_version())").strip()
     print(f"{kind}: Python {version}, {'namespaces' if before else 'an audit hook'}")
 
 

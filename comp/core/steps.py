@@ -109,13 +109,15 @@ def steps(plan: Plan, task: type[Task]) -> Iterator[Step]:
         raise InputError(f"folds {list(config.folds)}: none is held out, so no rule can be found")
     parts = tuple(place / "predictions/test.npy" for place in places)
     command = launched("predict.py", "--run", run, "--test", plan.test, "--tta")
-    yield Step("predict", (*command, "--folds", *map(str, config.folds)), parts, weights)
+    command = (*command, "--folds", *map(str, config.folds))
+    yield Step("predict", command, parts, (*weights, plan.test))
     mean = run / "test.npy"
     command = python("ensemble.py", "--predictions", *parts, "--out", mean)
     yield Step("ensemble", command, (mean, ids_path(mean)), parts)
     about = (*kind, "--data", data, *rule) if task.ruled else kind
+    made_of = (mean, plan.sample, *rule[1:])
     command = python("submit.py", *about, "--predictions", mean, "--sample", plan.sample)
-    yield Step("submit", (*command, "--out", str(plan.out)), (plan.out,), (mean, *rule[1:]))
+    yield Step("submit", (*command, "--out", str(plan.out)), (plan.out,), made_of)
 
 
 def reason_to_skip(step: Step, last: Sequence[str] | None) -> str | None:

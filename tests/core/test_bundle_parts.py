@@ -19,6 +19,7 @@ from comp.core.notebook import check_name, dataset_metadata, kernel_metadata, no
 from comp.core.unpack import check_space, find_sample, find_test, run, same_ids, thin, unpack
 from comp.core.wheels import bring_wheels, check_wheel
 from comp.fwi.submission import LAYOUT
+from comp.kernel import in_one_line
 from comp.tasks import task_class
 
 
@@ -150,6 +151,12 @@ def test_a_script_that_fails_says_its_own_line(tmp_path, capsys):
     with refused("^a.npy: no such file$"):
         run(["python3", "-c", script], tmp_path)
     assert "on its way" in capsys.readouterr().out
+
+
+def test_a_notebook_ends_in_one_line():
+    with pytest.raises(SystemExit, match="^error: a.npy: no such file$") as end, in_one_line():
+        raise InputError("a.npy: no such file")
+    assert end.value.__suppress_context__
 
 
 @pytest.mark.parametrize("name", ["Fwi", "a", "a--bc-def", "a" * 41, "a_bcdef"])
