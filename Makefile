@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-image test lint
+.PHONY: help install demo demo-image submission test lint
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -22,6 +22,10 @@ demo: install  ## from nothing to a scored submission, on two CPU cores
 
 demo-image: install  ## the same on images: tags of emoji
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo_image.sh
+
+submission: install  ## CONFIG=… TEST=… SAMPLE=… [SET='name=mine …']: what is missing, from folds to a CSV
+	PATH="$(abspath $(BIN)):$$PATH" python scripts/submission.py --config "$(CONFIG)" \
+	  --test "$(TEST)" --sample "$(SAMPLE)" $(SET)
 
 test: install  ## the test suite
 	$(BIN)/python -m pytest

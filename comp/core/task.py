@@ -33,6 +33,9 @@ class Task(ABC):
     metric: str  # the metric that selects the best checkpoint
     lower_is_better: ClassVar[bool]
     half: ClassVar[Storage] = Storage("float16")  # of predictions in two bytes a value
+    ruled: ClassVar[bool] = False  # whether a rule makes what is submitted of predictions
+    # Wheels that prediction needs and a notebook's image lacks or has in another version.
+    kernel_wheels: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -80,6 +83,11 @@ class Task(ABC):
                 where not given.
         """
 
+    @staticmethod
+    def inference_files(folder: Path) -> tuple[str, ...]:
+        """Files of a prepared folder without which nothing can be predicted and submitted."""
+        return ()
+
     @property
     @abstractmethod
     def ids(self) -> np.ndarray:
@@ -125,6 +133,13 @@ class Task(ABC):
             sample: a sample submission, whose ids are wanted in its order, whether they are in the
                 folder or not; None for all that are there.
         """
+
+    def test_files(self, name: str) -> tuple[str, ...]:
+        """Where in a test folder the files of the sample with the id `name` may lie.
+
+        Paths relative to it, in which `*` stands for anything; not all need be there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says nothing of test files")
 
     def stand_in(self) -> np.ndarray:
         """The prediction of a test sample that could not be read, from the training data.

@@ -43,6 +43,7 @@ class FwiTask(Task):
     metric = "mae"
     lower_is_better = True
     half = Storage("uint16", 0.1)  # dm/s: off by at most 0.05 m/s
+    kernel_wheels = ("segmentation-models-pytorch==0.6.0", "timm==1.0.31")
     config: FwiConfig
 
     @staticmethod
@@ -110,6 +111,9 @@ class FwiTask(Task):
 
     def stand_in(self) -> np.ndarray:
         return self.store.mean_map()
+
+    def test_files(self, name: str) -> tuple[str, ...]:
+        return (f"{name}.npy",)
 
     @property
     def prediction_shape(self) -> tuple[int, ...]:

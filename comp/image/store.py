@@ -30,6 +30,8 @@ from comp.image.packed import PackedImages
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
+# What the store opens at once: the competition, and how often each label occurs.
+INFERENCE_FILES = (INDEX, "ids.npy", "target_stops.npy", "target_columns.npy")
 
 
 class ImageStore:

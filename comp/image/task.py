@@ -23,9 +23,9 @@ from comp.image.losses import HeadLosses
 from comp.image.mixing import mix_batch, network_inputs
 from comp.image.models import build_model
 from comp.image.scoring import report
-from comp.image.store import ImageStore, describe_folder
+from comp.image.store import INFERENCE_FILES, ImageStore, describe_folder
 from comp.image.submission import ImageLayout, read_layout
-from comp.image.testset import TestImages
+from comp.image.testset import TestImages, sample_files
 from comp.image.trivial import stand_in_labels
 from comp.image.validation import (
     log_losses,
@@ -46,6 +46,8 @@ class ImageTask(Task):
 
     config_type = ImageConfig
     lower_is_better = False
+    ruled = True
+    kernel_wheels = ("timm==1.0.31",)
     config: ImageConfig
 
     @staticmethod
@@ -67,6 +69,10 @@ class ImageTask(Task):
     @staticmethod
     def report(submission: Path, truth: Path, **files: Path | None) -> Iterator[str]:
         return report(submission, truth, **files)
+
+    @staticmethod
+    def inference_files(folder: Path) -> tuple[str, ...]:
+        return INFERENCE_FILES
 
     @cached_property
     def store(self) -> ImageStore:
@@ -110,6 +116,9 @@ class ImageTask(Task):
         images = TestImages(folder, self.store.competition, self.store.size, ids)
         transform = plain_transform(self.config.augment, self.config.data.size)
         return pd.DataFrame({"id": images.ids}), TestDataset(images, transform)
+
+    def test_files(self, name: str) -> tuple[str, ...]:
+        return sample_files(self.store.competition.images, name)
 
     @cached_property
     def _stand_in(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from comp.core.errors import InputError
-from comp.image.entry import Competition
+from comp.image.entry import ID, Competition, ImageFiles
 from comp.image.folder import FileImages
 from comp.image.packed import PackedImages, ParquetImages
 
@@ -89,3 +89,10 @@ class TestImages:
         if self._rows[i] < 0:
             raise InputError(f"{self.folder}: no image {name!r} in its parquet files")
         return self._source.read(int(self._rows[i]))
+
+
+def sample_files(images: ImageFiles, name: str) -> tuple[str, ...]:
+    """Where in a folder that `TestImages` takes the files of test image `name` may lie."""
+    files = images.files[1:] if images.kind == "parquet" else images.files
+    folders = dict.fromkeys([*images.test, "."])
+    return tuple(f"{folder}/{file.replace(ID, name)}" for folder in folders for file in files)
