@@ -19,6 +19,7 @@ from conftest import ROOT
 from image_layouts import write_layout
 
 from comp.image.competitions import COMPETITIONS
+from comp.kernel import Kernel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = os.environ.get("COMP_KERNEL_PYTHON", sys.executable)
@@ -203,7 +204,7 @@ def test_the_notebook_makes_the_same_submission_where_there_is_nothing_else(trai
     kind, place, _ = trained
     root = tmp_path / "kaggle"
     bundle = root / "input/datasets/me/small-bundle"
-    tta = ["--tta", "--weights", "0.25", "0.75"]
+    tta = ["--tta", "--weights", "0.25", "0.75", "--hours", "1"]
     good(*bundle_command(kind, bundle, *tta))
     # Another nesting than that of the notebook's author, and a manifest of something else.
     shutil.copytree(place / "raw", root / "input/competitions/waves")
@@ -238,6 +239,30 @@ def test_the_notebook_makes_the_same_submission_where_there_is_nothing_else(trai
     made = root / "working/submission.csv"
     assert made.read_bytes() == (place / "here.csv").read_bytes()
     print(f"{kind}: Python {version}, {'namespaces' if before else 'an audit hook'}")
+
+
+def test_a_recipe_travels_and_combines_the_runs(trained, tmp_path, capsys, monkeypatch):
+    kind, place, test = trained
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as this process: sums in the same order
+    settings = {"post": "clip", "router": None} if kind == "fwi" else {"space": "probability"}
+    recipe = {"version": 1, "task": kind, "method": "median", "files": 1, "settings": settings}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    how = ["--recipe", tmp_path / "recipe.json", "--hours", "1"]
+    bundle = bundle_command(kind, tmp_path / "bundle", *how, wheels=False)
+    assert run(*bundle, "--weights", "1", "1") == 2
+    assert "--weights: given beside --recipe" in capsys.readouterr().err
+    good(*bundle)
+    assert (tmp_path / "bundle/small.fold_0.stand_in.npy").exists()
+    sample = place / "raw/sample_submission.csv"
+    Kernel(tmp_path / "bundle", place, tmp_path, tmp_path, test, sample).submit()
+    plain = ["predict.py", "--run", "runs/small", "--test", test]
+    good(*plain, "--out", tmp_path / "plain")
+    parts = [tmp_path / f"plain/fold_{fold}.npy" for fold in (0, 1)]
+    good("ensemble.py", "--predictions", *parts, "--out", tmp_path / "mean.npy")
+    about = ["--data", "data", "--rule", "rule.json"] if kind == "image" else []
+    submit = ["submit.py", "--task", kind, *about, "--predictions", tmp_path / "mean.npy"]
+    good(*submit, "--sample", sample, "--out", tmp_path / "here.csv")
+    assert (tmp_path / "submission.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
 def test_submission_goes_on_where_it_stopped_and_says_why_it_skips(trained, capsys, monkeypatch):

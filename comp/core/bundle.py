@@ -5,8 +5,10 @@ manifest.json                       what is what, with checksums, see comp.core.
 <run>.fold_<k>.safetensors          weights alone: no optimizer, no marks
 <run>.fold_<k>.done.json            says that the fold was trained to its end
 data.*                              the few files of the prepared folder that prediction needs
+<run>.fold_<k>.stand_in.npy         the prediction of a sample that cannot be read
 rule.json                           from probabilities to labels
-predict.py ensemble.py submit.py    the scripts, which a wheel does not carry
+recipe.json                         how the runs are combined
+predict.py                          the script, which a wheel does not carry
 *.whl                               the project's wheel, and those that the image lacks
 submission.ipynb, *-metadata.json   the notebook, and what `kaggle` wants to know
 """
@@ -33,13 +35,14 @@ from comp.core.notebook import (
     notebook,
 )
 from comp.core.predict import fold_folder
+from comp.core.recipe import read_recipe
 from comp.core.runs import finished_folds
 from comp.core.task import Task
 from comp.core.wheels import bring_wheels, build_wheel, check_wheel
 
 _SCRIPT = Path(__file__).parents[2] / "scripts/predict.py"
 _KEPT = ("fold", "step", "metric", "score", "model")  # of a checkpoint
-_DATA, _RULE = "data", "rule.json"
+_DATA, _RULE, _RECIPE = "data", "rule.json", "recipe.json"
 _WORKERS = 2  # loader processes at most: a notebook has four cores for two GPUs
 
 
@@ -85,6 +88,8 @@ class Choices:
         wheels_from: a folder that has them; None to download.
         rule: from probabilities to labels, for tasks that need one.
         weights: of every fold of every run in turn; none for the mean.
+        recipe: of scripts/recipe.py, with a file a run, instead of weights.
+        hours: in which all runs have to predict.
         predict: options of the script.
         licence: of the data set, as Kaggle calls it.
     """
@@ -97,6 +102,8 @@ class Choices:
     wheels_from: Path | None = None
     rule: Path | None = None
     weights: Sequence[float] | None = None
+    recipe: Path | None = None
+    hours: float | None = None
     predict: Sequence[str] = ()
     licence: str = "unknown"
 
@@ -142,6 +149,8 @@ def _fill(
     data = _add_data(bundle, [config for _, config in runs], task)
     if choices.rule is not None:
         bundle.add(choices.rule, _RULE, _RULE)
+    if choices.recipe is not None:
+        bundle.add(choices.recipe, _RECIPE, _RECIPE)
     for run, config in runs:
         _add_run(bundle, run, config, folds[run], choices.half)
     files = {
@@ -155,6 +164,8 @@ def _fill(
         rule=None if choices.rule is None else _RULE,
         predict=tuple(choices.predict),
         weights=None if choices.weights is None else tuple(choices.weights),
+        recipe=None if choices.recipe is None else _RECIPE,
+        hours=choices.hours,
         files=files,
     )
     write_json(out / NOTEBOOK, notebook(choices.name))
@@ -205,6 +216,11 @@ def _check_choices(
     number = sum(map(len, folds.values()))
     if how.weights is not None and len(how.weights) != number:
         raise InputError(f"--weights: got {len(how.weights)}, expected {number}, one a fold")
+    if how.recipe is not None:
+        if how.weights is not None:
+            raise InputError("--weights: given beside --recipe, which says it already")
+        if (files := read_recipe(how.recipe, runs[0][1].task).files) != len(runs):
+            raise InputError(f"{how.recipe}: for {files} files, expected one a run, {len(runs)}")
     if task.ruled and how.rule is None:
         raise InputError("--rule: not given; expected a file written by scripts/rules.py")
     if not task.ruled and how.rule is not None:
@@ -237,6 +253,9 @@ def _add_run(bundle: Bundle, run: Path, config: RunConfig, folds: list, half: bo
         save_state(bundle.new(f"{stem}.safetensors", f"{inner}/{source.name}"), state)
         done = fold_folder(run, fold) / "done.json"
         bundle.add(done, f"{stem}.done.json", f"{inner}/done.json")
+        stand_in = fold_folder(run, fold) / "stand_in.npy"
+        if stand_in.exists():  # runs of older versions have none
+            bundle.add(stand_in, f"{stem}.stand_in.npy", f"{inner}/stand_in.npy")
 
 
 def _config_text(config: RunConfig) -> str:

@@ -43,6 +43,8 @@ class Manifest(Section):
     rule: str | None = Field(None, description="place of the rule")
     predict: tuple[str, ...] = Field((), description="options of predict.py")
     weights: tuple[float, ...] | None = Field(None, description="of each fold; null: the mean")
+    recipe: str | None = Field(None, description="place of the ensemble's recipe, a file a run")
+    hours: float | None = Field(None, gt=0, description="in which all runs have to predict")
     files: dict[str, Entry] = Field(description="every other file of the folder, by its name")
 
 

@@ -112,18 +112,6 @@ def check_space(needs: dict[Path, int], what: str) -> None:
             )
 
 
-def thin(test: Path, files: Iterable[str], out: Path) -> Path:
-    """A test folder of some samples alone, as links."""
-    shutil.rmtree(out, ignore_errors=True)
-    for file in files:
-        for path in matches(test, file):
-            place = out / path.relative_to(test)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.is_symlink():
-                place.symlink_to(path.resolve())
-    return out
-
-
 def launcher(devices: int) -> list[str]:
     """The command that starts a script on so many GPUs, or on the CPU."""
     if devices < 2:

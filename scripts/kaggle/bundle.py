@@ -31,10 +31,12 @@ def main() -> None:
     add("--run", nargs="+", type=Path, help="run folders, runs/<name>")
     add("--out", type=Path, help="folder to write")
     add("--owner", help="user name at Kaggle")
-    add("--name", help="of the data set, as in its address")
+    add("--name", help="of the data set, in its address")
     add("--competition", help="its name in the address, as in waveform-inversion")
     add("--half", action="store_true", help="weights in half precision, half the size")
     add("--weights", nargs="+", type=float, help="one for each fold of each run (default: mean)")
+    add("--recipe", type=Path, help="of scripts/recipe.py, with a file a run, instead of weights")
+    add("--hours", type=float, help="in which all runs have to predict")
     add("--rule", type=Path, help="image: from probabilities to labels, JSON")
     add("--tta", action="store_true", help="average over the task's views")
     add("--batch-size", type=int, default=64, help="samples a pass (default: 64)")
@@ -50,8 +52,8 @@ def main() -> None:
             Kernel(check.absolute(), test.parent, *[Path(place)] * 2, test, sample).rehearse()
         return
     how = ["--batch-size", str(args.pop("batch_size")), *["--tta"] * args.pop("tta")]
-    configs = [(run, load_config(run / "config.yaml")) for run in runs]
-    make_bundle(out, configs, task_class(configs[0][1].task), Choices(**args, predict=how))
+    given = [(run, load_config(run / "config.yaml")) for run in runs]
+    make_bundle(out, given, task_class(given[0][1].task), Choices(**args, predict=how))
     print(*sizes(out), sep="\n")
 
 

@@ -16,10 +16,10 @@ from comp.core.bundle import Choices, halved, make_bundle
 from comp.core.errors import InputError
 from comp.core.manifest import Manifest, RunEntry, check_files, entry_of, read_manifest
 from comp.core.notebook import check_name, dataset_metadata, kernel_metadata, notebook
-from comp.core.unpack import check_space, find_sample, find_test, run, same_ids, thin, unpack
+from comp.core.unpack import check_space, find_sample, find_test, run, same_ids, unpack
 from comp.core.wheels import bring_wheels, check_wheel
 from comp.fwi.submission import LAYOUT
-from comp.kernel import in_one_line
+from comp.kernel import _weighted, in_one_line
 from comp.tasks import task_class
 
 
@@ -122,8 +122,6 @@ def test_inputs_are_found_by_what_they_are(tmp_path):
     assert find_test([deep, tmp_path], ["test/a*.npy"], "a1") == deep / "parts"
     with refused("'b2'", "b2.npy"):
         find_test([deep, tmp_path], ["b2.npy"], "b2")
-    thinned = thin(deep / "parts", ["test/a1.npy", "test/b2.npy"], tmp_path / "some")
-    assert [path.name for path in thinned.rglob("*.npy")] == ["a1.npy"]
 
 
 def test_other_ids_than_the_samples_are_named():
@@ -210,3 +208,13 @@ def test_a_run_that_is_not_ready_is_refused(tmp_path):
     (tmp_path / "out/old").touch()
     with refused("out: not empty"):
         made(tmp_path)
+
+
+def test_weights_of_runs_that_came_too_late_are_shared_out(tmp_path):
+    runs = [RunEntry(name="a", folds=(0, 1)), RunEntry(name="b", folds=("all",))]
+    files = [[tmp_path / "a/fold_0.npy", tmp_path / "a/fold_1.npy"], [tmp_path / "b/fold_all.npy"]]
+    every = [*files[0], *files[1]]
+    assert _weighted(files, runs, None) == (every, None)
+    assert _weighted(files, runs, [0.25, 0.25, 0.5]) == (every, [0.25, 0.25, 0.5])
+    assert _weighted([files[0][1:], []], runs, [0.5, 0.1, 0.4]) == (files[0][1:], [1.0])
+    assert _weighted([files[0], []], runs, [0.0, 0.0, 1.0]) == (files[0], None)
