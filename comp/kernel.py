@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -168,6 +169,12 @@ class Kernel:
         size = 4 * len(self.ids) * int(np.prod(self.task.prediction_shape))
         needs = {self.scratch: (files + 1) * size, self.working: csv}
         check_space(needs, f"{files} predictions of {len(self.ids)} samples, their mean, the CSV")
+
+
+def try_bundle(bundle: Path, test: Path, sample: Path) -> None:
+    """Go the notebook's whole way here, with a few records; nothing stays behind."""
+    with tempfile.TemporaryDirectory(prefix="check-") as place:
+        Kernel(bundle.absolute(), test.parent, *[Path(place)] * 2, test, sample).rehearse()
 
 
 def _weighted(

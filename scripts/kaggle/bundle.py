@@ -10,12 +10,11 @@ Then `kaggle datasets create -p bundles/fwi-demo` and `kaggle kernels push -p bu
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from comp.core.bundle import Choices, make_bundle, sizes
 from comp.core.errors import run_script
-from comp.kernel import Kernel
+from comp.kernel import try_bundle
 from comp.tasks import load_config, task_class
 
 
@@ -48,9 +47,7 @@ def main() -> None:
     if not ((check and test and sample) or (runs and out and args["owner"] and args["name"])):
         parser.error("takes --run --out --owner --name, or --check --test --sample")
     if check:
-        with tempfile.TemporaryDirectory(prefix="check-") as place:
-            Kernel(check.absolute(), test.parent, *[Path(place)] * 2, test, sample).rehearse()
-        return
+        return try_bundle(check, test, sample)
     how = ["--batch-size", str(args.pop("batch_size")), *["--tta"] * args.pop("tta")]
     given = [(run, load_config(run / "config.yaml")) for run in runs]
     make_bundle(out, given, task_class(given[0][1].task), Choices(**args, predict=how))
