@@ -33,10 +33,21 @@ class Launch:
         blocks: tuple[int, int, int],
         threads: int,
         arguments: Sequence[torch.Tensor | int | None],
+        shared: int = 0,
     ) -> None:
-        """`arguments`: tensors, which the caller keeps alive, None for a null pointer, ints."""
+        """
+        Args:
+            function: from `load`.
+            blocks: the grid.
+            threads: of a block.
+            arguments: tensors, which the caller keeps alive, None for a null pointer, ints.
+            shared: bytes of shared memory of a block beside what the kernel declares.
+        """
+        if shared:
+            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(driver.cuFuncSetAttribute(function, limit, shared))
         stream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
-        self._call = function, *blocks, threads, 1, 1, 0, stream
+        self._call = function, *blocks, threads, 1, 1, shared, stream
         self._values = [
             ctypes.c_int(a)
             if isinstance(a, int)

@@ -1,0 +1,318 @@
+"""The sponge scheme and its adjoint with whole shots held on chip, see `onchip.cu`.
+
+For NVIDIA GPUs with thread-block clusters and 227 KB of shared memory a multiprocessor (Hopper, data
+centre Blackwell), float32, and surveys whose sources and receivers share a row; `fits` tells. Where
+it does not fit, `sponge_cuda` runs the same scheme with one launch a time step.
+
+A gradient needs the forward field's Laplacian and damped change at every step, 384 MB a shot in
+halves with a scale. They are kept for as many shots as the GPU runs at a time, never for a batch:
+the forward run is repeated for each such group just before its adjoint, so memory does not grow
+with the batch.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from comp.fwi.survey import Survey
+from comp.fwi.wave import nvrtc
+from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
+
+SOURCE = Path(__file__).with_name("onchip.cu")
+# Maps that go through a launch together. The last shots of a launch leave multiprocessors idle, so
+# it holds many; the records of so many take 0.8 GB.
+CHUNK = 128
+# Row groups of a quadrant: more leave too few registers for each thread's cells, fewer hide less.
+GROUPS = 8
+# Registers of a multiprocessor's quarter, to which every fourth warp belongs, and how many of a
+# thread's are not its cells'.
+REGISTERS, OTHERS = 16384, 36
+# Shared memory of a block that clusters of four can have.
+SHARED_BYTES = 227 * 1024
+# A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
+# pass: the scheme's own waves run ahead a little. With more the record does not change.
+LEAD = 20
+# Halves hold at most 65504. The largest value kept is about HEADROOM times the largest amplitude.
+HALF_RANGE, HEADROOM = 65504, 512
+# Slowness is added up in integers of 2⁻²⁰ steps a cell: the same sum in any order.
+FIXED_POINT = 2**20
+
+Saved = tuple[()]
+
+
+def fits(velocity: torch.Tensor, survey: Survey) -> bool:
+    """Whether this backend can run `survey` on maps of this dtype on this device."""
+    if velocity.device.type != "cuda" or velocity.dtype != torch.float32:
+        return False
+    if torch.cuda.get_device_capability(velocity.device) < (9, 0):
+        return False
+    return survey_fits(survey) and shared_memory(velocity.device) >= SHARED_BYTES
+
+
+def survey_fits(survey: Survey) -> bool:
+    """Whether a survey's padded grid can be cut into quadrants that fit on chip."""
+    Y, X = survey.ny + 2 * survey.pad, survey.nx + 2 * survey.pad
+    if survey.source_row != survey.receiver_row or Y % 2 or X % 2 or min(Y, X) < 16:
+        return False
+    shape = _shape(Y, X)
+    if shape["THREADS"] > 1024 or shape["BYTES"] > SHARED_BYTES:
+        return False
+    return 2 * shape["ROWS"] + OTHERS <= shape["REGISTERS"]
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a block can have on this device."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+
+
+@cache
+def clusters(device: torch.device) -> int:
+    """How many shots the GPU can hold at a time."""
+    return torch.cuda.get_device_properties(device).multi_processor_count // 4
+
+
+def _shape(Y: int, X: int) -> dict[str, int]:
+    """How `onchip.cu` cuts a padded grid."""
+    down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
+    rows, blocks = 2 * -(-down // (2 * GROUPS)), -(-right // 32)
+    threads = blocks * GROUPS * 16
+    return {
+        "Y": Y,
+        "X": X,
+        "GROUPS": GROUPS,
+        "ROWS": rows,
+        "BLOCKS": blocks,
+        "REGISTERS": min(248, REGISTERS // -(-threads // 128) // 256 * 8),
+        "THREADS": threads,
+        "BYTES": 4 * (2 * (down + 4) * (right + 4) + 4 + down),
+    }
+
+
+def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
+    """How many maps to simulate at once."""
+    return CHUNK
+
+
+def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
+    """Records of a scheme's maps, on its device.
+
+    Args:
+        scheme: n maps.
+        keep: nothing, as `gradients` runs them again.
+
+    Returns:
+        (n, shots, nt, receivers) records; nothing saved.
+    """
+    with torch.cuda.device(scheme.alpha.device):
+        launcher = _Launcher(scheme)
+        record = launcher.at_sources.new_zeros(launcher.at_sources.shape)
+        launcher("forward", 0, launcher.fields, launcher.at_sources, record)
+        columns = scheme.receivers[:, 1]
+        first, last = int(columns[0]), int(columns[-1])
+        if torch.equal(columns, torch.arange(first, last + 1)):  # a slice needs no index on the GPU
+            return record[..., first : last + 1].contiguous(), ()
+        return record[..., columns.tolist()], ()
+
+
+def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
+    """What Σ grad_record·record changes with each coefficient.
+
+    κ can only grow or shrink as a whole, and its slope in that direction is what is found; all of
+    it is given to the first cell.
+    """
+    with torch.cuda.device(scheme.alpha.device):
+        n, shots, nt = scheme.amplitude.shape
+        Y, X = scheme.alpha.shape[1:]
+        row, columns = int(scheme.receivers[0, 0]), scheme.receivers[:, 1]
+        launcher = _Launcher(scheme)
+        inject = torch.zeros_like(launcher.at_sources)
+        at_receivers = scheme.alpha[:, row, columns.tolist()][:, None, None] * grad_record
+        inject.index_add_(3, columns.to(inject.device), at_receivers)
+        trace = torch.zeros_like(inject)
+
+        by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
+        by_kappa = scheme.alpha.new_empty(n, shots, 4)
+        together = min(clusters(scheme.alpha.device), launcher.fields)
+        history, work = launcher.history(together), launcher.work(together)
+        for first in range(0, launcher.fields, together):
+            count = min(together, launcher.fields - first)
+            launcher("keep", first, count, launcher.at_sources, None, history)
+            launcher("adjoint", first, count, inject, trace, history, work, by_alpha, by_kappa)
+
+        # Summed one by one: a sum over a dimension may go in another order in another batch.
+        alpha = sum(by_alpha[:, shot] for shot in range(shots))
+        alpha /= launcher.scale[:, None, None] * scheme.alpha
+        slope = sum(by_kappa[:, shot, part] for shot in range(shots) for part in range(4))
+        kappa = torch.zeros_like(scheme.kappa)
+        kappa[:, 0, 0] = slope / launcher.scale / scheme.kappa[:, 0, 0]
+        sources = scheme.sources.tolist()
+        amplitude = torch.stack([trace[:, s, :, x] for s, (_, x) in enumerate(sources)], 1)
+        at = torch.stack([scheme.alpha[:, y, x] for y, x in sources], 1)
+        return Gradients(alpha, kappa, amplitude / at[..., None])
+
+
+class _Launcher:
+    """The kernels for a scheme's maps, and the tables that they read."""
+
+    KINDS = {"forward": (0, 0), "keep": (1, 0), "adjoint": (0, 1)}
+
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        n, self._shots, self._nt = scheme.amplitude.shape
+        self.fields = n * self._shots
+        self._shape = _shape(*scheme.alpha.shape[1:])
+        self._tables = tables(scheme)
+        self.scale = self._tables["scale"]
+        X = scheme.alpha.shape[2]
+        self.at_sources = scheme.alpha.new_zeros(n, self._shots, self._nt, X)
+        for shot, x in enumerate(scheme.sources[:, 1].tolist()):
+            self.at_sources[:, shot, :, x] = scheme.amplitude[:, shot]
+
+    def work(self, shots: int) -> torch.Tensor:
+        """Room for the sums of so many shots: 2 columns of each thread's rows."""
+        shape = shots, 4, self._shape["ROWS"], self._shape["THREADS"], 2
+        return self._scheme.alpha.new_empty(shape)
+
+    def history(self, shots: int) -> torch.Tensor:
+        """Room for what the gradient of so many shots needs: two values a cell and step."""
+        shape = shots, self._nt, 4, self._shape["ROWS"], self._shape["THREADS"], 2, 2
+        return torch.empty(shape, dtype=torch.float16, device=self._scheme.alpha.device)
+
+    def __call__(
+        self,
+        kind: str,
+        first: int,
+        count: int,
+        inject: torch.Tensor,
+        record: torch.Tensor | None,
+        *sums: torch.Tensor,
+    ) -> None:
+        """Run shots first … first + count − 1; `sums`: history, work, by_alpha, by_kappa."""
+        history, work, by_alpha, by_kappa = (*sums, None, None, None, None)[:4]
+        receivers = self._scheme.receivers
+        keep, adjoint = self.KINDS[kind]
+        centre, near, far = STENCIL
+        names = "Y X GROUPS ROWS BLOCKS REGISTERS".split()
+        definitions = {name: str(self._shape[name]) for name in names}
+        definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
+        definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
+        function = nvrtc.load(SOURCE, "run", definitions)
+        read = "keep_column keep_row fastest awake source_column".split()
+        nvrtc.Launch(
+            function,
+            (4 * count, 1, 1),
+            self._shape["THREADS"],
+            [
+                self._scheme.alpha,
+                *(self._tables[name] for name in read),
+                inject,
+                record,
+                history,
+                self.scale,
+                work,
+                by_alpha,
+                by_kappa,
+                int(receivers[:, 1].min()),
+                int(receivers[:, 1].max()),
+                int(receivers[0, 0]),
+                self._shots,
+                self._nt,
+                first,
+            ],
+            self._shape["BYTES"],
+        )()
+
+
+def tables(scheme: Scheme) -> dict[str, torch.Tensor]:
+    """What the kernel reads beside α, named as its parameters."""
+    row, column = (int(i) for i in scheme.receivers[0])
+    across = scheme.kappa[:, row]  # there, κ is that of the side columns, 0 between them
+    inner = across != scheme.kappa[:, 0]
+    largest = scheme.amplitude.abs().amax((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
+    return {
+        "keep_column": torch.where(inner, 0, 1 - across).contiguous(),
+        "keep_row": (1 - scheme.kappa[:, :, column]).contiguous(),
+        "fastest": scheme.alpha.amax((1, 2)).sqrt(),
+        "awake": awake(scheme),
+        "source_column": _columns(scheme.sources, scheme.alpha.device),
+        "scale": HALF_RANGE / HEADROOM / largest,
+    }
+
+
+def _columns(cells: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return _on_device(tuple(cells[:, 1].tolist()), device)
+
+
+@cache
+def _on_device(numbers: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """(len,) int32, copied once: a copy makes the host wait for all that was queued before it."""
+    return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+
+def awake(scheme: Scheme) -> torch.Tensor:
+    """How many rows and columns of each quadrant matter at each step.
+
+    A wave needs at least 1/c steps from a row to the next, c the larger of their largest Courant
+    numbers, and so between columns. A row matters from the step at which it can have been reached
+    from the source until the last at which it can still reach a receiver in time; the same way
+    round, as both stand on one row. Both are bounds, so nothing is lost but what the scheme's
+    dispersion sends ahead, for which LEAD makes room.
+
+    Returns:
+        (n · shots, nt, 4) int16 rows downward and upward, columns right and left of the source.
+    """
+    n, shots, nt = scheme.amplitude.shape
+    Y, X = scheme.alpha.shape[1:]
+    down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
+    row = int(scheme.receivers[0, 0])
+    steps = torch.arange(nt, device=scheme.alpha.device)
+    reached, heard = steps + LEAD, nt - steps + LEAD
+
+    to_rows, to_columns = _slowness(scheme.alpha, 2), _slowness(scheme.alpha, 1)
+    rows = _between(to_rows, row)
+    both = torch.minimum(reached, heard)
+    below = _count(rows[:, [(row + i) % Y for i in range(down)]], both)
+    above = _count(rows[:, [(row - 1 - i) % Y for i in range(Y - down)]], both)
+
+    receivers = sorted({int(x) for x in scheme.receivers[:, 1]})
+    to_receiver = _between(to_columns, receivers[0])
+    for x in receivers[1:]:
+        to_receiver = torch.minimum(to_receiver, _between(to_columns, x))
+    parts = []
+    for cut in scheme.sources[:, 1].tolist():
+        part = [below, above]
+        for order in (
+            [(cut + i) % X for i in range(right)],
+            [(cut - 1 - i) % X for i in range(X - right)],
+        ):
+            from_source = _between(to_columns, cut)[:, order]
+            part.append(
+                torch.minimum(
+                    _count(from_source, reached), _count(to_receiver[:, order], heard)
+                )
+            )
+        parts.append(torch.stack(part, -1))
+    return torch.stack(parts, 1).to(torch.int16).contiguous()
+
+
+def _slowness(alpha: torch.Tensor, across: int) -> torch.Tensor:
+    """(n, lines + 1) int64 least time from line 0 to each line, and once round the grid."""
+    courant = alpha.amax(across).double().sqrt()
+    faster = torch.maximum(courant, courant.roll(-1, 1))
+    steps = (FIXED_POINT / faster).floor().long().cumsum(1)
+    return torch.nn.functional.pad(steps, (1, 0))
+
+
+def _between(along: torch.Tensor, line: int) -> torch.Tensor:
+    """(n, lines) least time between a line and the others, the shorter way round."""
+    one_way = (along[:, :-1] - along[:, line : line + 1]).abs()
+    return torch.minimum(one_way, along[:, -1:] - one_way)
+
+
+def _count(times: torch.Tensor, until: torch.Tensor) -> torch.Tensor:
+    """(n, nt) how many lines, counted from the first, hold all whose time is at most `until`."""
+    last = times.flip(1).cummin(1).values.flip(1).contiguous()
+    limits = (until * FIXED_POINT).expand(len(times), -1).contiguous()
+    return torch.searchsorted(last, limits, right=True)

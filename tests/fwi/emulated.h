@@ -1,0 +1,137 @@
+// Runs `onchip.cu` on a CPU: its threads become contexts that take turns in a fixed order, so that
+// a barrier is a turn. Slow, and only for one launch at a time; test_onchip.py compiles it.
+#include <ucontext.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <vector>
+using std::max;
+using std::min;
+
+#define EMULATED
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __maxnreg__(n)
+#define CLUSTER
+#define SHARED(name) float *const name = blocks[turn_block]
+#define run kernel
+
+struct Index { int x; };
+struct Pair { float x, y; };
+struct Gate { int due, arrivals; long long bytes; };
+typedef unsigned long long GateBytes;
+struct Remote {
+    char *base;
+    Remote operator+(long long bytes) const { return {base + bytes}; }
+};
+static Index threadIdx, blockIdx;
+static std::vector<float *> blocks; // shared memory of the cluster's four blocks
+static std::vector<ucontext_t> contexts;
+static ucontext_t scheduler;
+static int turn_block, threads_of_block;
+static bool finished;
+
+inline float approximate_root(float x) { return sqrtf(x); }
+inline float approximate_inverse(float x) { return 1 / x; }
+inline void fetch_to_cache(const void *) {}
+inline int cluster_rank() { return turn_block; }
+inline void cluster_barrier()
+{
+    const int me = turn_block * threads_of_block + threadIdx.x;
+    swapcontext(&contexts[me], &scheduler);
+}
+inline void block_barrier() { cluster_barrier(); }
+inline Remote remote_address(void *shared, int rank)
+{
+    return {(char *)blocks[rank] + ((char *)shared - (char *)blocks[turn_block])};
+}
+// The gates' memory is 8 bytes each: a gate here is an entry of a table, found by its address.
+static std::map<void *, Gate> gate_at;
+inline void close_gate(GateBytes *gate, int arrivals) { gate_at[gate] = {arrivals, 0, 0}; }
+inline void arrive(Remote gate, int bytes)
+{
+    Gate &its = gate_at.at(gate.base);
+    ++its.arrivals, its.bytes += bytes;
+}
+inline void send(Remote to, Remote gate, float x, float y)
+{
+    ((float *)to.base)[0] = x, ((float *)to.base)[1] = y;
+    gate_at.at(gate.base).bytes -= 8;
+}
+// When threads take turns all have arrived: check that they did, and that what they announced came.
+inline void pass(GateBytes *gate, int)
+{
+    Gate &its = gate_at.at(gate);
+    if (its.arrivals % its.due || its.bytes) abort();
+}
+inline unsigned to_halves(float x, float y)
+{
+    const _Float16 both[2] = {(_Float16)x, (_Float16)y};
+    unsigned bits;
+    memcpy(&bits, both, 4);
+    return bits;
+}
+inline Pair from_halves(unsigned bits)
+{
+    _Float16 both[2];
+    memcpy(both, &bits, 4);
+    return {(float)both[0], (float)both[1]};
+}
+
+struct Cells;
+template <class C> void add_at(C *sum, float x, float y) { sum->x += x, sum->y += y; }
+template <class C> C fresh(const C *sum) { return *sum; }
+#define Gate GateBytes
+#include "onchip.cu"
+#undef Gate
+#undef run
+
+static const void *const *given;
+static int numbers[6];
+
+static void one_thread()
+{
+    kernel((const float *)given[0], (const float *)given[1], (const float *)given[2],
+           (const float *)given[3], (const Awake *)given[4], (const int *)given[5],
+           (const float *)given[6], (float *)given[7], (Kept *)given[8], (const float *)given[9],
+           (Cells *)given[10], (float *)given[11], (float *)given[12], numbers[0], numbers[1], numbers[2], numbers[3],
+           numbers[4], numbers[5]);
+    finished = true;
+    const int me = turn_block * threads_of_block + threadIdx.x;
+    swapcontext(&contexts[me], &scheduler);
+}
+
+// The kernel's pointers and numbers in its own order; `count` shots, one cluster after another.
+extern "C" void launch(const void *const *pointers, const int *ints, int count, int bytes)
+{
+    const int stack = 64 * 1024;
+    threads_of_block = THREADS;
+    given = pointers;
+    std::copy(ints, ints + 6, numbers);
+    std::vector<char> stacks((size_t)4 * THREADS * stack);
+    for (int rank = 0; rank < 4; ++rank) blocks.push_back((float *)aligned_alloc(16, (bytes + 15) & ~15));
+    for (int shot = 0; shot < count; ++shot) {
+        contexts.assign(4 * THREADS, ucontext_t());
+        for (int i = 0; i < 4 * THREADS; ++i) {
+            getcontext(&contexts[i]);
+            contexts[i].uc_stack.ss_sp = &stacks[(size_t)i * stack];
+            contexts[i].uc_stack.ss_size = stack;
+            contexts[i].uc_link = &scheduler;
+            makecontext(&contexts[i], one_thread, 0);
+        }
+        finished = false;
+        while (!finished)
+            for (int i = 0; i < 4 * THREADS; ++i) {
+                turn_block = i / THREADS;
+                threadIdx.x = i % THREADS;
+                blockIdx.x = 4 * shot + turn_block;
+                swapcontext(&scheduler, &contexts[i]);
+            }
+    }
+    for (float *block : blocks) free(block);
+    blocks.clear();
+}

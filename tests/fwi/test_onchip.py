@@ -1,0 +1,116 @@
+"""The kernels that hold a shot on chip: on a CPU by emulation of their source, on a GPU as they are."""
+
+import ctypes
+import shutil
+import subprocess
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from comp.fwi.survey import OFFICIAL, Survey
+from comp.fwi.wave import onchip, sponge_cpu
+from comp.fwi.wave.scheme import discretise
+from waves import relative
+
+# Quadrants of unequal sizes, several row groups and column blocks; waves go round the edges.
+SMALL = Survey(
+    ny=18,
+    nx=70,
+    nt=90,
+    pad=9,
+    source_columns=(0, 33, 69),
+    source_row=2,
+    receiver_row=2,
+    receiver_columns=(3, 4, 5, 40, 66),
+    sponge_reflection=100.0,
+)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def maps(count: int, survey: Survey, seed: int = 0) -> torch.Tensor:
+    """(count, ny, nx) float32 rough maps, 1600 … 4400 m/s."""
+    rng = np.random.default_rng(seed)
+    return torch.tensor(rng.uniform(1600, 4400, (count, *survey.map_shape)), dtype=torch.float32)
+
+
+def compiled(folder: Path, definitions: dict[str, str]) -> ctypes.CDLL:
+    """The kernel's source behind the emulation, compiled for these definitions."""
+    here = Path(__file__).parent
+    name = "_".join(definitions[k] for k in ("Y", "X", "KEEP", "ADJOINT", "LEAD"))
+    library = folder / f"{name}.so"
+    if not library.exists():
+        source = folder / "emulated.cpp"
+        source.write_text('#include "emulated.h"\n')
+        options = [f"-D{key}={value}" for key, value in definitions.items()]
+        include = [f"-I{here}", f"-I{onchip.SOURCE.parent}"]
+        command = ["g++", "-O2", "-std=c++17", "-shared", "-fPIC", "-w", *options, *include]
+        subprocess.run([*command, str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+class EmulatedLaunch:
+    """Stands in for `nvrtc.Launch`: runs the library at once."""
+
+    def __init__(self, library, blocks, threads, arguments, shared) -> None:
+        pointers = [None if a is None else a.data_ptr() for a in arguments[:13]]
+        self._pointers = (ctypes.c_void_p * 13)(*pointers)
+        self._numbers = (ctypes.c_int * 6)(*arguments[13:])
+        self._call = lambda: library.launch(self._pointers, self._numbers, blocks[0] // 4, shared)
+
+    def __call__(self) -> None:
+        self._call()
+
+
+@pytest.fixture
+def emulated(monkeypatch, tmp_path_factory):
+    """`onchip` on the CPU."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.getbasetemp() / "onchip"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(
+        onchip.nvrtc, "load", lambda source, name, definitions: compiled(folder, definitions)
+    )
+    monkeypatch.setattr(onchip.nvrtc, "Launch", EmulatedLaunch)
+    monkeypatch.setattr(onchip, "clusters", lambda device: 2)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+
+
+def exact(velocity: torch.Tensor, survey: Survey):
+    """Scheme, record and what is saved in float64."""
+    scheme = discretise(velocity.double(), survey)
+    return scheme, *sponge_cpu.run(scheme, keep=True)
+
+
+@pytest.mark.parametrize(
+    "survey",
+    [
+        SMALL,
+        replace(SMALL, ny=22, nx=34, source_columns=(5, 20), receiver_columns=(0, 33)),
+        replace(SMALL, nt=20),
+    ],
+)
+def test_records(emulated, survey):
+    assert onchip.survey_fits(survey)
+    velocity = maps(2, survey)
+    record, _ = onchip.run(discretise(velocity, survey), keep=False)
+    assert record.shape == (2, *survey.record_shape)
+    assert relative(record, exact(velocity, survey)[1]) < 2e-6
+
+
+def test_gradients(emulated):
+    velocity = maps(2, SMALL)
+    scheme = discretise(velocity, SMALL)
+    weights = torch.randn(2, *SMALL.record_shape, generator=torch.Generator().manual_seed(1))
+    record, saved = onchip.run(scheme, keep=True)
+    found = onchip.gradients(scheme, saved, weights)
+    reference, _, kept = exact(velocity, SMALL)
+    expected = sponge_cpu.gradients(reference, kept, weights.double())
+    assert relative(found.alpha, expected.alpha) < 1e-3
+    assert relative(found.amplitude, expected.amplitude) < 2e-6
+    along = [(part.kappa * reference.kappa).sum((1, 2)) for part in (found, expected)]
+    assert relative(*along) < 1e-3
