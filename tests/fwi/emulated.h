@@ -1,5 +1,5 @@
-// Runs `onchip.cu` on a CPU: its threads become contexts that take turns in a fixed order, so that
-// a barrier is a turn. Slow, and only for one launch at a time; test_onchip.py compiles it.
+// Runs `onchip.cu` on a CPU: its threads become contexts that take turns in a fixed order and give
+// up their turn while they wait. Slow, and one launch at a time; test_onchip.py compiles it.
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,14 @@ using std::min;
 
 struct Index { int x; };
 struct Pair { float x, y; };
-struct Gate { int due, arrivals; long long bytes; };
+struct Gate {
+    int due, arrivals, opened;
+    long long bytes;
+    void look()
+    {
+        if (arrivals == due && !bytes) arrivals = 0, ++opened;
+    }
+};
 typedef unsigned long long GateBytes;
 struct Remote {
     char *base;
@@ -33,40 +40,52 @@ static std::vector<float *> blocks; // shared memory of the cluster's four block
 static std::vector<ucontext_t> contexts;
 static ucontext_t scheduler;
 static int turn_block, threads_of_block;
-static bool finished;
+static int finished;
 
-inline float approximate_root(float x) { return sqrtf(x); }
 inline float approximate_inverse(float x) { return 1 / x; }
 inline void fetch_to_cache(const void *) {}
 inline int cluster_rank() { return turn_block; }
-inline void cluster_barrier()
+inline void give_up_turn()
 {
-    const int me = turn_block * threads_of_block + threadIdx.x;
-    swapcontext(&contexts[me], &scheduler);
+    const int thread = threadIdx.x, block = turn_block;
+    swapcontext(&contexts[block * threads_of_block + thread], &scheduler);
 }
-inline void block_barrier() { cluster_barrier(); }
+struct Barrier {
+    int arrived = 0, generation = 0;
+    void wait(int due)
+    {
+        const int mine = generation;
+        if (++arrived == due) arrived = 0, ++generation;
+        while (generation == mine) give_up_turn();
+    }
+};
+static Barrier whole, of_block[4];
+inline void cluster_barrier() { whole.wait(4 * threads_of_block); }
+inline void block_barrier() { of_block[turn_block].wait(threads_of_block); }
 inline Remote remote_address(void *shared, int rank)
 {
     return {(char *)blocks[rank] + ((char *)shared - (char *)blocks[turn_block])};
 }
 // The gates' memory is 8 bytes each: a gate here is an entry of a table, found by its address.
 static std::map<void *, Gate> gate_at;
-inline void close_gate(GateBytes *gate, int arrivals) { gate_at[gate] = {arrivals, 0, 0}; }
+inline void close_gate(GateBytes *gate, int arrivals) { gate_at[gate] = {arrivals, 0, 0, 0}; }
 inline void arrive(Remote gate, int bytes)
 {
     Gate &its = gate_at.at(gate.base);
     ++its.arrivals, its.bytes += bytes;
+    its.look();
 }
 inline void send(Remote to, Remote gate, float x, float y)
 {
     ((float *)to.base)[0] = x, ((float *)to.base)[1] = y;
-    gate_at.at(gate.base).bytes -= 8;
+    Gate &its = gate_at.at(gate.base);
+    its.bytes -= 8;
+    its.look();
 }
-// When threads take turns all have arrived: check that they did, and that what they announced came.
-inline void pass(GateBytes *gate, int)
+inline void pass(GateBytes *gate, int parity)
 {
     Gate &its = gate_at.at(gate);
-    if (its.arrivals % its.due || its.bytes) abort();
+    while (its.opened % 2 == parity) give_up_turn();
 }
 inline unsigned to_halves(float x, float y)
 {
@@ -83,15 +102,13 @@ inline Pair from_halves(unsigned bits)
 }
 
 struct Cells;
-template <class C> void add_at(C *sum, float x, float y) { sum->x += x, sum->y += y; }
-template <class C> C fresh(const C *sum) { return *sum; }
 #define Gate GateBytes
 #include "onchip.cu"
 #undef Gate
 #undef run
 
 static const void *const *given;
-static int numbers[6];
+static int numbers[7];
 
 static void one_thread()
 {
@@ -99,10 +116,9 @@ static void one_thread()
            (const float *)given[3], (const Awake *)given[4], (const int *)given[5],
            (const float *)given[6], (float *)given[7], (Kept *)given[8], (const float *)given[9],
            (Cells *)given[10], (float *)given[11], (float *)given[12], numbers[0], numbers[1], numbers[2], numbers[3],
-           numbers[4], numbers[5]);
-    finished = true;
-    const int me = turn_block * threads_of_block + threadIdx.x;
-    swapcontext(&contexts[me], &scheduler);
+           numbers[4], numbers[5], numbers[6]);
+    ++finished;
+    while (true) give_up_turn();
 }
 
 // The kernel's pointers and numbers in its own order; `count` shots, one cluster after another.
@@ -111,7 +127,7 @@ extern "C" void launch(const void *const *pointers, const int *ints, int count, 
     const int stack = 64 * 1024;
     threads_of_block = THREADS;
     given = pointers;
-    std::copy(ints, ints + 6, numbers);
+    std::copy(ints, ints + 7, numbers);
     std::vector<char> stacks((size_t)4 * THREADS * stack);
     for (int rank = 0; rank < 4; ++rank) blocks.push_back((float *)aligned_alloc(16, (bytes + 15) & ~15));
     for (int shot = 0; shot < count; ++shot) {
@@ -123,8 +139,8 @@ extern "C" void launch(const void *const *pointers, const int *ints, int count, 
             contexts[i].uc_link = &scheduler;
             makecontext(&contexts[i], one_thread, 0);
         }
-        finished = false;
-        while (!finished)
+        finished = 0;
+        while (finished < 4 * THREADS)
             for (int i = 0; i < 4 * THREADS; ++i) {
                 turn_block = i / THREADS;
                 threadIdx.x = i % THREADS;

@@ -5,23 +5,24 @@
 // may be cut anywhere: it is cut at the source, whose row is row 0 of the two lower quadrants and
 // whose column is column 0 of the two right ones. Rows and columns of every quadrant count away from
 // the cut, so that all four run the same code, the neighbour across a cut holds its mirror image,
-// and the cells that a wave can have reached are a corner of each quadrant. README.md beside this
-// file tells the rest.
+// and the cells that a wave can have reached are a corner of each quadrant. At every step that corner
+// is dealt to the warps anew, in tiles. README.md beside this file tells the rest.
 //
 // Compiled at run time with:
-//   Y, X                 the padded grid, both even
-//   GROUPS, ROWS         row groups of a quadrant, even, and rows of each, even; a thread owns two
-//                        columns of a group
-//   BLOCKS               column blocks of a quadrant, 32 columns each
-//   REGISTERS            of a thread
-//   CENTRE, NEAR, FAR    the Laplacian's weights
-//   LEAD                 steps by which cells are awake before a wave can arrive
-//   KEEP, ADJOINT        1 for the kernel that keeps what the gradient needs, and for the adjoint
+//   Y, X                  the padded grid, both even
+//   WARPS, REGISTERS      of a block, and of a thread
+//   HEIGHT                rows of half a tile, even
+//   CENTRE, NEAR, FAR     the Laplacian's weights
+//   LEAD                  steps by which cells are awake before a wave can arrive
+//   KEEP, ADJOINT         1 for the kernel that keeps what the gradient needs, and for the adjoint
 
 // Rows and columns of the larger quadrants; the others have the rest.
 #define DOWN (2 * ((Y + 3) / 4))
 #define RIGHT (2 * ((X + 3) / 4))
-#define THREADS (BLOCKS * GROUPS * 16)
+#define THREADS (32 * WARPS)
+// A tile is 32 columns wide. A thread has two columns and HEIGHT rows of it: a trip of half a warp to
+// shared memory is 128 bytes in a row, whatever the pitch.
+#define BLOCKS ((RIGHT + 31) / 32)
 // A quadrant in shared memory has two more cells on each side.
 #define PITCH (RIGHT + 4)
 #define PLANE ((DOWN + 4) * PITCH)
@@ -95,18 +96,10 @@ __device__ __forceinline__ void send(Remote to, Remote gate, float x, float y)
                  :: "r"(to), "r"(gate), "f"(x), "f"(y));
 }
 
-__device__ __forceinline__ float approximate_root(float x)
-{
-    float root;
-    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
-    return root;
-}
-
-// Volatile, or the compiler would keep the inverse of every α in a register of its own.
 __device__ __forceinline__ float approximate_inverse(float x)
 {
     float inverse;
-    asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
     return inverse;
 }
 
@@ -131,35 +124,20 @@ __device__ __forceinline__ Pair from_halves(unsigned both)
 }
 #endif
 
-struct alignas(8) Cells { float x, y; };       // two neighbouring columns of a field
-struct alignas(8) Kept { unsigned x, y; };     // of two columns: Laplacian and damped change, halves
-struct alignas(8) Awake { short down, up, right, left; }; // rows and columns to work on at a step
+struct alignas(8) Cells { float x, y; };   // two neighbouring columns of a field
+struct alignas(8) Kept { unsigned x, y; }; // of two columns: Laplacian and damped change, as halves
+struct Awake { short down, up, right, left; }; // rows and columns to work on at a step
 
 __device__ __forceinline__ Cells &cells(float *shared, int at)
 {
     return *(Cells *)(shared + at);
 }
 
-#ifndef EMULATED
-__device__ __forceinline__ void add_at(Cells *sum, float x, float y)
-{
-    asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" :: "l"(sum), "f"(x), "f"(y));
-}
-
-__device__ __forceinline__ Cells fresh(const Cells *sum) // not what an earlier read left nearby
-{
-    Cells found;
-    asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(found.x), "=f"(found.y) : "l"(sum));
-    return found;
-}
-#endif
-
 // The number of rows within `reach` cells of a point that is `across` columns away.
 __device__ __forceinline__ int rows_within(float reach, float across)
 {
     const float left = reach * reach - across * across;
-    return left > 0 ? (int)approximate_root(left) + 1 : 0;
+    return left > 0 ? (int)sqrtf(left) + 1 : 0;
 }
 
 extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
@@ -171,85 +149,97 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     const int *__restrict__ source_column, // (shots,)
     const float *__restrict__ inject,      // (n · shots, nt, X) what is added to the cut's row
     float *__restrict__ record,            // (n · shots, nt, X) the field on that row
-    Kept *history,                         // (launched shots, nt, 4, ROWS, THREADS)
+    Kept *history,                         // (launched shots, nt, 4, DOWN, RIGHT / 2)
     const float *__restrict__ scale,       // (n,) of the history
-    Cells *work,                           // (launched shots, 4, ROWS, THREADS)
+    Cells *work,                           // (launched shots, 4, DOWN, RIGHT / 2)
     float *__restrict__ by_alpha,          // (n · shots, Y, X) α·∂/∂α × scale
     float *__restrict__ by_kappa,          // (n · shots, 4) Σ κ·∂/∂κ × scale
     int first_receiver, int last_receiver, // columns
-    int row, int shots, int nt, int first_field)
+    int row,                               // of sources and receivers
+    int pad,                               // cells of repeated edges on each side
+    int shots, int nt, int first_field)
 {
-    SHARED(shared); // two planes, the gates, 1 − κ of the inner columns
-    Gate *const gates = (Gate *)(shared + 2 * PLANE);
-    float *const keep_inner = shared + 2 * PLANE + 4;
-
     const int rank = cluster_rank(), left = rank & 1, up = rank >> 1;
     const int ny = up ? Y - DOWN : DOWN, nx = left ? X - RIGHT : RIGHT;
     const int slot = blockIdx.x / 4, field = first_field + slot, map = field / shots;
     const long long trace = (long long)field * nt;
-
-    // A warp is 32 columns wide and owns the same rows of two successive groups: a trip of half a
-    // warp to shared memory is 128 bytes in a row, whatever the pitch.
-    const int warp = threadIdx.x / 32, block = warp % BLOCKS;
-    const int group = warp / BLOCKS * 2 + threadIdx.x / 16 % 2;
-    const int column = 32 * block + 2 * (threadIdx.x % 16), first = group * ROWS;
-    const bool inside = column < nx;
-    const int rows = inside ? max(0, min(ROWS, ny - first)) : 0;
-
-    // Where column 0 and the one after this thread's first lie on the padded grid.
     const int cut = source_column[field % shots];
-    int x0 = left ? cut - 1 - column : cut + column, x1 = left ? x0 - 1 : x0 + 1;
-    x0 = (x0 + X) % X, x1 = (x1 + X) % X;
+    const int warp = threadIdx.x / 32, half = threadIdx.x / 16 % 2, pair = threadIdx.x % 16;
+
+    // α is needed for the map's part of the quadrant only: outward it is that of the edge, and where
+    // the grid has gone round, that of the other edge. Columns come in pairs: the map's, one outside,
+    // one half way round, one beyond. Rows: the map's and one beyond.
+    const int map_rows = up ? max(1, row - pad) : max(1, Y - pad - row);
+    const int map_columns = left ? max(1, cut - pad) : max(1, X - pad - cut);
+    const int map_pairs = (map_columns + 1) / 2, alpha_pitch = 2 * (map_pairs + 3);
+    const int round_row = up ? row : Y - row, round_column = left ? cut : X - cut;
+
+    SHARED(shared);
+    Gate *const gates = (Gate *)(shared + 2 * PLANE);
+    float *const keep_inner = shared + 2 * PLANE + 4; // 1 − κ of the inner columns, by row
+    float *const keep_side = keep_inner + DOWN;       // 1 − κ of the side columns, by column, or 0
+    float *const add = keep_side + RIGHT;             // what the cut's row receives, of two steps
+    float *const near = add + 2 * RIGHT;              // α of the map, times the weight FAR
+    unsigned char *const high = (unsigned char *)(near + (map_rows + 1) * alpha_pitch);
 
     for (int i = threadIdx.x; i < 2 * PLANE; i += THREADS) shared[i] = 0;
     for (int r = threadIdx.x; r < ny; r += THREADS)
         keep_inner[r] = keep_row[map * Y + (up ? row - 1 - r + Y : row + r) % Y];
-    const float side0 = keep_column[map * X + x0], side1 = keep_column[map * X + x1];
-    const float inner0 = side0 == 0, inner1 = side1 == 0;
-
-    Cells a[ROWS]; // α, times the weight of the far neighbours
-    #pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
-        const int y = (up ? row - 1 - first - i + Y : row + first + i) % Y;
-        const float *line = alpha + ((long long)map * Y + y) * X;
-        a[i] = i < rows ? Cells{(float)FAR * line[x0], (float)FAR * line[x1]} : Cells{0, 0};
+    for (int c = threadIdx.x; c < nx; c += THREADS)
+        keep_side[c] = keep_column[map * X + (left ? cut - 1 - c + X : cut + c) % X];
+    for (int i = threadIdx.x; i < (map_rows + 1) * alpha_pitch; i += THREADS) {
+        const int line = i / alpha_pitch, place = i % alpha_pitch, kind = place / 2 - map_pairs;
+        const int r = line < map_rows ? line : round_row;
+        const int c = kind < 0    ? min(place, map_columns - 1)
+                      : kind == 0 ? map_columns
+                      : kind == 1 ? round_column - 1 + place % 2
+                                  : round_column;
+        const int y = (up ? row - 1 - r + Y : row + r) % Y;
+        const int x = (left ? cut - 1 - c + X : cut + c) % X;
+        near[i] = (float)FAR * alpha[((long long)map * Y + y) * X + x];
     }
 
-    // Neighbours hold mirror images: their cells −1, −2 are ours 0, 1, and what is beyond their far
-    // side is at our far side. Only those who send to a neighbour read what it sends, so a gate for
-    // even and one for odd steps are enough: nobody can be two steps ahead.
-    const int nx_beside = X - nx, ny_across = Y - ny, last_group = (ny - 1) / ROWS;
-    const bool at_side = inside && rows > 0 && (column == 0 || column == nx - 2);
-    const bool at_cut = inside && group == 0, at_end = inside && group == last_group;
-    const Remote beside = remote_address(shared, rank ^ 1) +
-                          4 * ((first + 2) * PITCH + (column == 0 ? 0 : nx_beside + 2));
-    const Remote across = remote_address(shared, rank ^ 2) + 4 * (column + 2);
-    const Remote gate_beside = remote_address(gates, rank ^ 1);
-    const Remote gate_across = remote_address(gates, rank ^ 2);
-    if (threadIdx.x < 2) close_gate(gates + threadIdx.x, 2 * (last_group + 1) + nx);
-    const bool on_row = !up && at_cut;
-
-    // What the wave can reach and what can still be heard, see `rows_within`. Receivers lie between
-    // the columns −span and 0 or 0 and span, and once round the grid again.
+    // How many rows of each block of columns are worked on at each two steps: those that a wave can
+    // have reached and from which it can still be heard. Receivers lie between the columns −span and
+    // 0, or 0 and span, and once round the grid again.
     const float courant = fastest[map];
     const int span = left ? cut - 1 - first_receiver : last_receiver - cut;
     const int round = left ? cut - 1 - last_receiver + X : first_receiver - cut + X;
-    const int block_end = min(32 * block + 32, nx);
-    const float to_block = 32 * block;
-    const float from_block = max(0, min(32 * block - span, round - block_end + 1));
-    const float scaled = KEEP || ADJOINT ? scale[map] : 1;
-
-    Awake now_awake = awake[trace + (ADJOINT ? nt - 1 : 0)];
-    Cells add = {0, 0};
-    if (on_row) {
-        const float *line = inject + (trace + (ADJOINT ? nt - 1 : 0)) * X;
-        add = Cells{line[x0], line[x1]};
+    for (int i = threadIdx.x; i < (nt + 1) / 2 * BLOCKS; i += THREADS) {
+        const int begin = i % BLOCKS * 32, end = min(begin + 32, nx);
+        const int heard = max(0, min(begin - span, round - end + 1));
+        int most = 0;
+        for (int k = i / BLOCKS * 2; k < min(i / BLOCKS * 2 + 2, nt); ++k) {
+            const Awake then = awake[trace + k];
+            const int rows = min(min(rows_within(courant * (k + LEAD), begin),
+                                     rows_within(courant * (nt - k + LEAD), heard)),
+                                 min(ny, (int)(up ? then.up : then.down)));
+            if (begin < (left ? then.left : then.right)) most = max(most, rows);
+        }
+        high[i] = (most + 1) & ~1; // rows are worked on by twos
     }
-    // Σ μ·Laplacian of each cell goes through the cache, for want of registers. Only its own thread
-    // adds to it, so the order is always the same.
-    Cells *const sums = work + ((long long)slot * 4 + rank) * ROWS * THREADS + threadIdx.x;
+
+    // Neighbours hold mirror images: their cells −1, −2 are ours 0, 1, and what is beyond their far
+    // side is at our far side. What is sent to a cell's halo is sent by who has read that cell's own,
+    // so nothing is overwritten that is still needed; a gate for even and one for odd steps are
+    // enough, as nobody can be two steps ahead.
+    const int nx_beside = X - nx, ny_across = Y - ny;
+    const Remote beside = remote_address(shared, rank ^ 1);
+    const Remote across = remote_address(shared, rank ^ 2);
+    const Remote gate_beside = remote_address(gates, rank ^ 1);
+    const Remote gate_across = remote_address(gates, rank ^ 2);
+    if (threadIdx.x < 2) close_gate(gates + threadIdx.x, 2);
+
+    const float scaled = KEEP || ADJOINT ? scale[map] : 1;
+    const long long quadrant = (long long)slot * nt * 4 + rank; // of the history, at step 0
+    Cells *const sums = work + ((long long)slot * 4 + rank) * DOWN * (RIGHT / 2);
     if (ADJOINT)
-        for (int i = 0; i < ROWS; ++i) sums[i * THREADS] = Cells{0, 0};
+        for (int i = threadIdx.x; i < DOWN * RIGHT / 2; i += THREADS) sums[i] = Cells{0, 0};
+    // The last warps fetch the next step's additions, a column or two each.
+    const int adds = THREADS - 1 - threadIdx.x;
+    const bool adding = !up && adds < nx;
+    const float *const added = inject + trace * X + (left ? cut - 1 - adds + X : cut + adds) % X;
+    if (adding) add[adds] = added[(ADJOINT ? nt - 1 : 0) * X];
     float kappa_sum = 0;
     cluster_barrier();
 
@@ -257,119 +247,135 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         const int k = ADJOINT ? nt - 1 - step : step;
         const int then = ADJOINT ? max(k - 1, 0) : min(k + 1, nt - 1);
         const int parity = step & 1;
-        const int now = parity * PLANE + (first + 2) * PITCH + column + 2;
-        const int next = now + (1 - 2 * parity) * PLANE;
-        const int sent = 4 * (1 - parity) * PLANE; // where `next` begins
+        const int now = parity * PLANE, next = PLANE - now;
+        const float coming = adding ? added[(long long)then * X] : 0;
 
-        const int widest = min(rows_within(courant * (k + LEAD), to_block),
-                               rows_within(courant * (nt - k + LEAD), from_block));
-        const int high = up ? now_awake.up : now_awake.down;
-        int count = min(min(high, widest) - first, rows);
-        if (32 * block >= (left ? now_awake.left : now_awake.right)) count = 0;
-        count = max(0, (count + 1) & ~1); // rows are worked on by twos, `rows` is even
-
-        const Cells added = add;
-        now_awake = awake[trace + then];
-        if (on_row) {
-            const float *line = inject + (trace + then) * X;
-            add = Cells{line[x0], line[x1]};
-        }
-        if (count > 0) {
-            Kept *kept = history;
-            if (KEEP || ADJOINT)
-                kept += (((long long)slot * nt + k) * 4 + rank) * ROWS * THREADS + threadIdx.x;
-            Cells up2 = cells(shared, now - 2 * PITCH), up1 = cells(shared, now - PITCH);
-            Cells here = cells(shared, now), down1 = cells(shared, now + PITCH);
+        int busy[BLOCKS];
+        #pragma unroll
+        for (int b = 0; b < BLOCKS; ++b) busy[b] = high[k / 2 * BLOCKS + b];
+        if (threadIdx.x == THREADS - 1) {
+            int bytes_beside = 8 * busy[0], bytes_across = 0;
             #pragma unroll
-            for (int pair = 0; pair < ROWS; pair += 2) {
-                if (pair >= count) break;
-                // Two rows at a time: all that they need is on its way before the first is used.
-                Cells down2[2], west[2], east[2], old[2], value[2];
-                Kept was[2];
-                const Cells inner = cells(keep_inner, first + pair);
-                #pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                    const int at = (pair + j) * PITCH;
-                    down2[j] = cells(shared, now + at + 2 * PITCH);
-                    west[j] = cells(shared, now + at - 2);
-                    east[j] = cells(shared, now + at + 2);
-                    old[j] = cells(shared, next + at);
-                    if (ADJOINT) {
-                        was[j] = kept[(pair + j) * THREADS];
-                        if (k) fetch_to_cache(kept + (pair + j) * THREADS - 4 * ROWS * THREADS);
+            for (int b = 0; b < BLOCKS; ++b) {
+                const int pairs = min(16, nx / 2 - 16 * b);
+                if (busy[b]) bytes_across += (busy[b] == ny ? 32 : 16) * pairs;
+                if (b == (nx - 2) / 32) bytes_beside += 8 * busy[b];
+            }
+            arrive(gate_beside + 8 * parity, bytes_beside);
+            arrive(gate_across + 8 * parity, bytes_across);
+        }
+
+        for (int tile = warp;; tile += WARPS) {
+            int block = 0, first = tile, rows = 0;
+            #pragma unroll
+            for (int b = 0; b < BLOCKS; ++b) {
+                const int tiles = (busy[b] + 2 * HEIGHT - 1) / (2 * HEIGHT);
+                if (b == block) {
+                    if (first < tiles) rows = busy[b];
+                    else first -= tiles, ++block;
+                }
+            }
+            if (block == BLOCKS) break;
+            first = (2 * first + half) * HEIGHT;
+            const int column = 32 * block + 2 * pair;
+            if (column >= nx || first >= rows) continue;
+
+            const int at = (first + 2) * PITCH + column + 2;
+            const int cell = first * (RIGHT / 2) + column / 2;
+            Kept *const kept =
+                history + (quadrant + 4 * (long long)k) * DOWN * (RIGHT / 2) + cell;
+            const Cells side = cells(keep_side, column);
+            const float inner0 = side.x == 0, inner1 = side.y == 0;
+            const int outside = column + 1 < round_column ? 0 : column < round_column ? 1 : 2;
+            const float *const alphas = near + min(column, 2 * (map_pairs + outside));
+            const bool at_side = column == 0 || column == nx - 2;
+            const Remote beside_here =
+                beside + 4 * (next + at - column - 2 + (column == 0 ? 0 : nx_beside + 2));
+
+            Cells up2 = cells(shared, now + at - 2 * PITCH), up1 = cells(shared, now + at - PITCH);
+            Cells here = cells(shared, now + at), down1 = cells(shared, now + at + PITCH);
+            #pragma unroll
+            for (int i = 0; i < HEIGHT; ++i) {
+                if (i % 2 == 0 && first + i >= rows) break;
+                const int there = at + i * PITCH;
+                const Cells down2 = cells(shared, now + there + 2 * PITCH);
+                const Cells west = cells(shared, now + there - 2);
+                const Cells east = cells(shared, now + there + 2);
+                const Cells old = cells(shared, next + there);
+                const int r = first + i;
+                const int line = r < round_row ? min(r, map_rows - 1) : map_rows;
+                const Cells a = *(const Cells *)(alphas + line * alpha_pitch);
+                const float inner = keep_inner[first + i];
+                Kept was;
+                Cells sum;
+                if (ADJOINT) {
+                    was = kept[i * (RIGHT / 2)];
+                    sum = sums[cell + i * (RIGHT / 2)];
+                    if (k) fetch_to_cache(kept + (i - 4 * DOWN) * (RIGHT / 2));
+                }
+
+                // dx² times the Laplacian, over the weight of the far neighbours.
+                float lap0 = (west.x + east.x) + (up2.x + down2.x);
+                float lap1 = (west.y + east.y) + (up2.y + down2.y);
+                const float near0 = (west.y + here.y) + (up1.x + down1.x);
+                const float near1 = (here.x + east.x) + (up1.y + down1.y);
+                lap0 = fmaf((float)(NEAR / FAR), near0, lap0);
+                lap1 = fmaf((float)(NEAR / FAR), near1, lap1);
+                lap0 = fmaf((float)(CENTRE / FAR), here.x, lap0);
+                lap1 = fmaf((float)(CENTRE / FAR), here.y, lap1);
+
+                const Cells change = {here.x - old.x, here.y - old.y};
+                const float keep0 = fmaf(inner0, inner, side.x);
+                const float keep1 = fmaf(inner1, inner, side.y);
+                Cells value = {here.x + fmaf(a.x, lap0, keep0 * change.x),
+                               here.y + fmaf(a.y, lap1, keep1 * change.y)};
+                if (i == 0 && first == 0 && !up) {
+                    const Cells more = cells(add, parity * RIGHT + column);
+                    value.x += more.x, value.y += more.y;
+                    if (!KEEP) {
+                        const int x = left ? cut - 1 - column + X : cut + column;
+                        record[(trace + k) * X + x % X] = value.x;
+                        record[(trace + k) * X + (left ? x - 1 : x + 1) % X] = value.y;
                     }
                 }
-                #pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                    const int i = pair + j;
-                    const float row_keep = j ? inner.y : inner.x;
-                    const float keep0 = fmaf(inner0, row_keep, side0);
-                    const float keep1 = fmaf(inner1, row_keep, side1);
+                cells(shared, next + there) = value;
 
-                    // dx² times the Laplacian, over the weight of the far neighbours.
-                    float lap0 = (west[j].x + east[j].x) + (up2.x + down2[j].x);
-                    float lap1 = (west[j].y + east[j].y) + (up2.y + down2[j].y);
-                    const float near0 = (west[j].y + here.y) + (up1.x + down1.x);
-                    const float near1 = (here.x + east[j].x) + (up1.y + down1.y);
-                    lap0 = fmaf((float)(NEAR / FAR), near0, lap0);
-                    lap1 = fmaf((float)(NEAR / FAR), near1, lap1);
-                    lap0 = fmaf((float)(CENTRE / FAR), here.x, lap0);
-                    lap1 = fmaf((float)(CENTRE / FAR), here.y, lap1);
-
-                    Cells change = {here.x - old[j].x, here.y - old[j].y};
-                    if (KEEP)
-                        kept[i * THREADS] = Kept{
-                            to_halves((float)FAR * scaled * lap0, scaled * (1 - keep0) * change.x),
-                            to_halves((float)FAR * scaled * lap1, scaled * (1 - keep1) * change.y)};
-                    value[j].x = here.x + fmaf(a[i].x, lap0, keep0 * change.x);
-                    value[j].y = here.y + fmaf(a[i].y, lap1, keep1 * change.y);
-                    if (i == 0 && on_row) value[j].x += added.x, value[j].y += added.y;
-                    cells(shared, next + i * PITCH) = value[j];
-                    if (ADJOINT) {
-                        const Pair was0 = from_halves(was[j].x), was1 = from_halves(was[j].y);
-                        add_at(sums + i * THREADS, value[j].x * was0.x, value[j].y * was1.x);
-                        kappa_sum -= value[j].x * approximate_inverse(a[i].x) * was0.y +
-                                     value[j].y * approximate_inverse(a[i].y) * was1.y;
-                    }
-                    up2 = up1, up1 = here, here = down1, down1 = down2[j];
+                if (KEEP)
+                    kept[i * (RIGHT / 2)] = Kept{
+                        to_halves((float)FAR * scaled * lap0, scaled * (1 - keep0) * change.x),
+                        to_halves((float)FAR * scaled * lap1, scaled * (1 - keep1) * change.y)};
+                if (ADJOINT) {
+                    const Pair was0 = from_halves(was.x), was1 = from_halves(was.y);
+                    sums[cell + i * (RIGHT / 2)] = Cells{fmaf(value.x, was0.x, sum.x),
+                                                         fmaf(value.y, was1.x, sum.y)};
+                    kappa_sum -= value.x * approximate_inverse(a.x) * was0.y +
+                                 value.y * approximate_inverse(a.y) * was1.y;
                 }
                 if (at_side)
-                    for (int j = 0; j < 2; ++j)
-                        send(beside + sent + 4 * (pair + j) * PITCH, gate_beside + 8 * parity,
-                             value[j].y, value[j].x);
-                if (pair == 0 && at_cut)
-                    for (int j = 0; j < 2; ++j)
-                        send(across + sent + 4 * (1 - j) * PITCH, gate_across + 8 * parity,
-                             value[j].x, value[j].y);
-                if (!KEEP && pair == 0 && on_row) {
-                    record[(trace + k) * X + x0] = value[0].x;
-                    record[(trace + k) * X + x1] = value[0].y;
-                }
+                    send(beside_here + 4 * i * PITCH, gate_beside + 8 * parity, value.y, value.x);
+                if (i < 2 && first == 0)
+                    send(across + 4 * (next + (1 - i) * PITCH + column + 2),
+                         gate_across + 8 * parity, value.x, value.y);
+                if (first + i >= ny - 2)
+                    send(across + 4 * (next + (ny_across + ny - 1 - first - i + 2) * PITCH +
+                                       column + 2),
+                         gate_across + 8 * parity, value.x, value.y);
+                up2 = up1, up1 = here, here = down1, down1 = down2;
             }
         }
-        const bool whole = at_end && first + count == ny;
-        if (whole)
-            for (int r = 0; r < 2; ++r) {
-                const Cells value = cells(shared, next + (ny - 1 - first - r) * PITCH);
-                send(across + sent + 4 * (ny_across + r + 2) * PITCH, gate_across + 8 * parity,
-                     value.x, value.y);
-            }
-        if (at_side) arrive(gate_beside + 8 * parity, 8 * count);
-        if (at_cut) arrive(gate_across + 8 * parity, count ? 16 : 0);
-        if (at_end) arrive(gate_across + 8 * parity, whole ? 16 : 0);
+        if (adding) add[(1 - parity) * RIGHT + adds] = coming;
+        if (warp == WARPS - 1) pass(gates + parity, step >> 1 & 1);
         block_barrier();
-        if (at_side || at_cut || at_end) pass(gates + parity, step >> 1 & 1);
     }
     cluster_barrier(); // a block's memory must last as long as others may write to it
 
     if (ADJOINT) {
-        #pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
-            const int y = (up ? row - 1 - first - i + Y : row + first + i) % Y;
-            if (i >= rows) break;
-            const Cells sum = fresh(sums + i * THREADS);
-            by_alpha[((long long)field * Y + y) * X + x0] = sum.x;
-            by_alpha[((long long)field * Y + y) * X + x1] = sum.y;
+        for (int i = threadIdx.x; i < ny * nx; i += THREADS) {
+            const int r = i / nx, c = i % nx;
+            const Cells &sum = sums[r * (RIGHT / 2) + c / 2];
+            const int y = (up ? row - 1 - r + Y : row + r) % Y;
+            const int x = (left ? cut - 1 - c + X : cut + c) % X;
+            by_alpha[((long long)field * Y + y) * X + x] = c % 2 ? sum.y : sum.x;
         }
         shared[threadIdx.x] = kappa_sum;
         block_barrier();

@@ -23,11 +23,10 @@ SOURCE = Path(__file__).with_name("onchip.cu")
 # Maps that go through a launch together. The last shots of a launch leave multiprocessors idle, so
 # it holds many; the records of so many take 0.8 GB.
 CHUNK = 128
-# Row groups of a quadrant: more leave too few registers for each thread's cells, fewer hide less.
-GROUPS = 8
-# Registers of a multiprocessor's quarter, to which every fourth warp belongs, and how many of a
-# thread's are not its cells'.
-REGISTERS, OTHERS = 16384, 36
+# Warps of a block, a multiple of four, and rows of half a tile, even.
+WARPS, HEIGHT = 32, 8
+# Registers of a multiprocessor.
+REGISTERS = 65536
 # Shared memory of a block that clusters of four can have.
 SHARED_BYTES = 227 * 1024
 # A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
@@ -55,10 +54,15 @@ def survey_fits(survey: Survey) -> bool:
     Y, X = survey.ny + 2 * survey.pad, survey.nx + 2 * survey.pad
     if survey.source_row != survey.receiver_row or Y % 2 or X % 2 or min(Y, X) < 16:
         return False
-    shape = _shape(Y, X)
-    if shape["THREADS"] > 1024 or shape["BYTES"] > SHARED_BYTES:
+    if max(Y, X) // 2 + 2 > 255:  # rows of a quadrant are counted in bytes
         return False
-    return 2 * shape["ROWS"] + OTHERS <= shape["REGISTERS"]
+    row = survey.source_row + survey.pad
+    cuts = [column + survey.pad for column in survey.source_columns]
+    for size, cut in [(Y, row), *((X, cut) for cut in cuts)]:  # no quadrant meets the map twice
+        larger = 2 * ((size + 3) // 4)
+        if larger > size - cut + survey.pad or size - larger > cut + survey.pad:
+            return False
+    return _shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
 
 
 @cache
@@ -73,20 +77,18 @@ def clusters(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count // 4
 
 
-def _shape(Y: int, X: int) -> dict[str, int]:
-    """How `onchip.cu` cuts a padded grid."""
+def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
+    """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
     down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
-    rows, blocks = 2 * -(-down // (2 * GROUPS)), -(-right // 32)
-    threads = blocks * GROUPS * 16
+    numbers = 2 * (down + 4) * (right + 4) + 4 + down + 3 * right
+    numbers += (max(Y - pad - row, row - pad, 1) + 1) * 2 * ((X - 2 * pad + 1) // 2 + 3)
     return {
         "Y": Y,
         "X": X,
-        "GROUPS": GROUPS,
-        "ROWS": rows,
-        "BLOCKS": blocks,
-        "REGISTERS": min(248, REGISTERS // -(-threads // 128) // 256 * 8),
-        "THREADS": threads,
-        "BYTES": 4 * (2 * (down + 4) * (right + 4) + 4 + down),
+        "WARPS": WARPS,
+        "HEIGHT": HEIGHT,
+        "REGISTERS": REGISTERS // WARPS // 256 * 8,
+        "BYTES": 4 * numbers + (nt + 1) // 2 * -(-right // 32),
     }
 
 
@@ -162,7 +164,8 @@ class _Launcher:
         self._scheme = scheme
         n, self._shots, self._nt = scheme.amplitude.shape
         self.fields = n * self._shots
-        self._shape = _shape(*scheme.alpha.shape[1:])
+        row = int(scheme.receivers[0, 0])
+        self._shape = _shape(*scheme.alpha.shape[1:], scheme.pad, row, self._nt)
         self._tables = tables(scheme)
         self.scale = self._tables["scale"]
         X = scheme.alpha.shape[2]
@@ -171,14 +174,17 @@ class _Launcher:
             self.at_sources[:, shot, :, x] = scheme.amplitude[:, shot]
 
     def work(self, shots: int) -> torch.Tensor:
-        """Room for the sums of so many shots: 2 columns of each thread's rows."""
-        shape = shots, 4, self._shape["ROWS"], self._shape["THREADS"], 2
-        return self._scheme.alpha.new_empty(shape)
+        """Room for the sums of so many shots: a value a cell."""
+        return self._scheme.alpha.new_empty(shots, *self._cells())
 
     def history(self, shots: int) -> torch.Tensor:
         """Room for what the gradient of so many shots needs: two values a cell and step."""
-        shape = shots, self._nt, 4, self._shape["ROWS"], self._shape["THREADS"], 2, 2
+        shape = shots, self._nt, *self._cells(), 2
         return torch.empty(shape, dtype=torch.float16, device=self._scheme.alpha.device)
+
+    def _cells(self) -> tuple[int, int, int]:
+        """Four quadrants of the largest size."""
+        return 4, 2 * ((self._shape["Y"] + 3) // 4), 2 * ((self._shape["X"] + 3) // 4)
 
     def __call__(
         self,
@@ -194,7 +200,7 @@ class _Launcher:
         receivers = self._scheme.receivers
         keep, adjoint = self.KINDS[kind]
         centre, near, far = STENCIL
-        names = "Y X GROUPS ROWS BLOCKS REGISTERS".split()
+        names = "Y X WARPS HEIGHT REGISTERS".split()
         definitions = {name: str(self._shape[name]) for name in names}
         definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
         definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
@@ -203,7 +209,7 @@ class _Launcher:
         nvrtc.Launch(
             function,
             (4 * count, 1, 1),
-            self._shape["THREADS"],
+            32 * WARPS,
             [
                 self._scheme.alpha,
                 *(self._tables[name] for name in read),
@@ -217,6 +223,7 @@ class _Launcher:
                 int(receivers[:, 1].min()),
                 int(receivers[:, 1].max()),
                 int(receivers[0, 0]),
+                self._scheme.pad,
                 self._shots,
                 self._nt,
                 first,

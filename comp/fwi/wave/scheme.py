@@ -39,6 +39,7 @@ class Scheme:
         amplitude: (n, shots, nt) what is added to the source cell at each step.
         sources: (shots, 2) row and column of each source, int64, on the CPU.
         receivers: (receivers, 2) row and column of each receiver, likewise.
+        pad: cells on each side of the map, in which α is that of the map's edge.
     """
 
     alpha: torch.Tensor
@@ -46,6 +47,7 @@ class Scheme:
     amplitude: torch.Tensor
     sources: torch.Tensor
     receivers: torch.Tensor
+    pad: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def discretise(velocity: torch.Tensor, survey: Survey, wavelet: np.ndarray | Non
         amplitude.to(velocity.dtype),
         _padded_cells(survey.source_row, survey.source_columns, survey),
         _padded_cells(survey.receiver_row, survey.receiver_columns, survey),
+        survey.pad,
     )
 
 

@@ -44,7 +44,8 @@ def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
     for part in velocity.split(engine.chunk(velocity, survey, gradient)):
         scheme = discretise(part, survey)
         if gradient:
-            records.append(_Run.apply(engine, *vars(scheme).values()))
+            *fields, pad = vars(scheme).values()
+            records.append(_Run.apply(engine, pad, *fields))
         else:
             records.append(engine.run(scheme, keep=False)[0])
     return records[0] if len(records) == 1 else torch.cat(records)
@@ -63,19 +64,21 @@ class _Run(torch.autograd.Function):
     """A backend's two functions as one operation of autograd."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, backend: ModuleType, *scheme: torch.Tensor) -> torch.Tensor:
-        record, saved = backend.run(_detached(scheme), keep=True)
-        ctx.backend = backend
-        ctx.save_for_backward(*scheme, *saved)
+    def forward(
+        ctx: FunctionCtx, backend: ModuleType, pad: int, *fields: torch.Tensor
+    ) -> torch.Tensor:
+        record, saved = backend.run(_detached(fields, pad), keep=True)
+        ctx.backend, ctx.pad = backend, pad
+        ctx.save_for_backward(*fields, *saved)
         return record
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_record: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        scheme, saved = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
-        found = ctx.backend.gradients(_detached(scheme), saved, grad_record)
-        return None, found.alpha, found.kappa, found.amplitude, None, None
+        fields, saved = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        found = ctx.backend.gradients(_detached(fields, ctx.pad), saved, grad_record)
+        return None, None, found.alpha, found.kappa, found.amplitude, None, None
 
 
-def _detached(scheme: Iterable[torch.Tensor]) -> Scheme:
-    return Scheme(*(field.detach() for field in scheme))
+def _detached(fields: Iterable[torch.Tensor], pad: int) -> Scheme:
+    return Scheme(*(field.detach() for field in fields), pad)
