@@ -5,13 +5,12 @@
 // may be cut anywhere: it is cut at the source, whose row is row 0 of the two lower quadrants and
 // whose column is column 0 of the two right ones. Rows and columns of every quadrant count away from
 // the cut, so that all four run the same code, the neighbour across a cut holds its mirror image,
-// and the cells that a wave can have reached are a corner of each quadrant. At every step that corner
-// is dealt to the warps anew, in tiles. README.md beside this file tells the rest.
+// and the cells that a wave can have reached are a corner of each quadrant. That corner is dealt to
+// half warps anew at every second step. README.md beside this file tells the rest.
 //
 // Compiled at run time with:
 //   Y, X                  the padded grid, both even
 //   WARPS, REGISTERS      of a block, and of a thread
-//   HEIGHT                rows of half a tile, even
 //   CENTRE, NEAR, FAR     the Laplacian's weights
 //   LEAD                  steps by which cells are awake before a wave can arrive
 //   KEEP, ADJOINT         1 for the kernel that keeps what the gradient needs, and for the adjoint
@@ -20,8 +19,7 @@
 #define DOWN (2 * ((Y + 3) / 4))
 #define RIGHT (2 * ((X + 3) / 4))
 #define THREADS (32 * WARPS)
-// A tile is 32 columns wide. A thread has two columns and HEIGHT rows of it: a trip of half a warp to
-// shared memory is 128 bytes in a row, whatever the pitch.
+// Half a warp works on 32 columns, two a thread: its trips to shared memory are 128 bytes in a row.
 #define BLOCKS ((RIGHT + 31) / 32)
 // A quadrant in shared memory has two more cells on each side.
 #define PITCH (RIGHT + 4)
@@ -126,11 +124,20 @@ __device__ __forceinline__ Pair from_halves(unsigned both)
 
 struct alignas(8) Cells { float x, y; };   // two neighbouring columns of a field
 struct alignas(8) Kept { unsigned x, y; }; // of two columns: Laplacian and damped change, as halves
+struct alignas(8) Line { float keep; int alpha; }; // of a row: 1 − κ of inner columns, place of α
+// Of two steps: how many rows of each block of columns are worked on, and rows of a half warp.
+struct Plan { unsigned char rows[BLOCKS], share; };
 struct Awake { short down, up, right, left; }; // rows and columns to work on at a step
 
 __device__ __forceinline__ Cells &cells(float *shared, int at)
 {
     return *(Cells *)(shared + at);
+}
+
+// `rows` to the next multiple of `share`; exact for numbers this small.
+__device__ __forceinline__ int rounded_up(int rows, int share)
+{
+    return (int)((rows + share - 0.5f) * approximate_inverse(share)) * share;
 }
 
 // The number of rows within `reach` cells of a point that is `across` columns away.
@@ -176,18 +183,21 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
 
     SHARED(shared);
     Gate *const gates = (Gate *)(shared + 2 * PLANE);
-    float *const keep_inner = shared + 2 * PLANE + 4; // 1 − κ of the inner columns, by row
-    float *const keep_side = keep_inner + DOWN;       // 1 − κ of the side columns, by column, or 0
+    Line *const lines = (Line *)(gates + 2);
+    float *const keep_side = (float *)(lines + DOWN); // 1 − κ of the side columns, 0 of the inner
     float *const add = keep_side + RIGHT;             // what the cut's row receives, of two steps
-    float *const near = add + 2 * RIGHT;              // α of the map, times the weight FAR
-    unsigned char *const high = (unsigned char *)(near + (map_rows + 1) * alpha_pitch);
+    float *const near = add + 2 * RIGHT;              // α, times the weight FAR
+    const int alpha_rows = map_rows + (round_row < ny);
+    Plan *const plans = (Plan *)(near + alpha_rows * alpha_pitch);
 
     for (int i = threadIdx.x; i < 2 * PLANE; i += THREADS) shared[i] = 0;
-    for (int r = threadIdx.x; r < ny; r += THREADS)
-        keep_inner[r] = keep_row[map * Y + (up ? row - 1 - r + Y : row + r) % Y];
+    for (int r = threadIdx.x; r < ny; r += THREADS) {
+        lines[r].keep = keep_row[map * Y + (up ? row - 1 - r + Y : row + r) % Y];
+        lines[r].alpha = (r < round_row ? min(r, map_rows - 1) : map_rows) * alpha_pitch;
+    }
     for (int c = threadIdx.x; c < nx; c += THREADS)
         keep_side[c] = keep_column[map * X + (left ? cut - 1 - c + X : cut + c) % X];
-    for (int i = threadIdx.x; i < (map_rows + 1) * alpha_pitch; i += THREADS) {
+    for (int i = threadIdx.x; i < alpha_rows * alpha_pitch; i += THREADS) {
         const int line = i / alpha_pitch, place = i % alpha_pitch, kind = place / 2 - map_pairs;
         const int r = line < map_rows ? line : round_row;
         const int c = kind < 0    ? min(place, map_columns - 1)
@@ -205,18 +215,31 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     const float courant = fastest[map];
     const int span = left ? cut - 1 - first_receiver : last_receiver - cut;
     const int round = left ? cut - 1 - last_receiver + X : first_receiver - cut + X;
-    for (int i = threadIdx.x; i < (nt + 1) / 2 * BLOCKS; i += THREADS) {
-        const int begin = i % BLOCKS * 32, end = min(begin + 32, nx);
-        const int heard = max(0, min(begin - span, round - end + 1));
-        int most = 0;
-        for (int k = i / BLOCKS * 2; k < min(i / BLOCKS * 2 + 2, nt); ++k) {
-            const Awake then = awake[trace + k];
-            const int rows = min(min(rows_within(courant * (k + LEAD), begin),
-                                     rows_within(courant * (nt - k + LEAD), heard)),
-                                 min(ny, (int)(up ? then.up : then.down)));
-            if (begin < (left ? then.left : then.right)) most = max(most, rows);
+    for (int i = threadIdx.x; i < (nt + 1) / 2; i += THREADS) {
+        int total = 0;
+        for (int b = 0; b < BLOCKS; ++b) {
+            const int begin = 32 * b, end = min(begin + 32, nx);
+            const int heard = max(0, min(begin - span, round - end + 1));
+            int most = 0;
+            for (int k = 2 * i; k < min(2 * i + 2, nt); ++k) {
+                const Awake then = awake[trace + k];
+                const int rows = min(min(rows_within(courant * (k + LEAD), begin),
+                                         rows_within(courant * (nt - k + LEAD), heard)),
+                                     min(ny, (int)(up ? then.up : then.down)));
+                if (begin < (left ? then.left : then.right)) most = max(most, rows);
+            }
+            most = (most + 1) & ~1; // rows are worked on by twos
+            plans[i].rows[b] = most;
+            total += most;
         }
-        high[i] = (most + 1) & ~1; // rows are worked on by twos
+        // The smallest share with which there are enough half warps.
+        int share = max(2, (total + 4 * WARPS - 1) / (4 * WARPS) * 2), halves;
+        do {
+            halves = 0;
+            for (int b = 0; b < BLOCKS; ++b) halves += (plans[i].rows[b] + share - 1) / share;
+            share += 2;
+        } while (halves > 2 * WARPS);
+        plans[i].share = share - 2;
     }
 
     // Neighbours hold mirror images: their cells −1, −2 are ours 0, 1, and what is beyond their far
@@ -243,129 +266,155 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     float kappa_sum = 0;
     cluster_barrier();
 
-    for (int step = 0; step < nt; ++step) {
-        const int k = ADJOINT ? nt - 1 - step : step;
-        const int then = ADJOINT ? max(k - 1, 0) : min(k + 1, nt - 1);
-        const int parity = step & 1;
-        const int now = parity * PLANE, next = PLANE - now;
-        const float coming = adding ? added[(long long)then * X] : 0;
-
-        int busy[BLOCKS];
+    int step = 0;
+    for (int i = 0; i < (nt + 1) / 2; ++i) {
+        const int two = ADJOINT ? (nt - 1) / 2 - i : i;
+        const Plan plan = plans[two];
+        int block = 0, first = (2 * warp + half) * plan.share, count = 0;
         #pragma unroll
-        for (int b = 0; b < BLOCKS; ++b) busy[b] = high[k / 2 * BLOCKS + b];
-        if (threadIdx.x == THREADS - 1) {
-            int bytes_beside = 8 * busy[0], bytes_across = 0;
-            #pragma unroll
-            for (int b = 0; b < BLOCKS; ++b) {
-                const int pairs = min(16, nx / 2 - 16 * b);
-                if (busy[b]) bytes_across += (busy[b] == ny ? 32 : 16) * pairs;
-                if (b == (nx - 2) / 32) bytes_beside += 8 * busy[b];
+        for (int b = 0; b < BLOCKS; ++b)
+            if (b == block) {
+                if (first < plan.rows[b]) count = min((int)plan.share, plan.rows[b] - first);
+                // The next block's first half warp is the one after this block's last.
+                else first -= rounded_up(plan.rows[b], plan.share), ++block;
             }
-            arrive(gate_beside + 8 * parity, bytes_beside);
-            arrive(gate_across + 8 * parity, bytes_across);
-        }
+        const int column = 32 * block + 2 * pair;
+        if (column >= nx) count = 0;
 
-        for (int tile = warp;; tile += WARPS) {
-            int block = 0, first = tile, rows = 0;
-            #pragma unroll
-            for (int b = 0; b < BLOCKS; ++b) {
-                const int tiles = (busy[b] + 2 * HEIGHT - 1) / (2 * HEIGHT);
-                if (b == block) {
-                    if (first < tiles) rows = busy[b];
-                    else first -= tiles, ++block;
+        const int at = (first + 2) * PITCH + column + 2;
+        const int cell = first * (RIGHT / 2) + column / 2;
+        const int outside = column + 1 < round_column ? 0 : column < round_column ? 1 : 2;
+        const float *const alphas = near + min(column, 2 * (map_pairs + outside));
+        const Cells side = count ? cells(keep_side, column) : Cells{0, 0};
+        const float inner0 = side.x == 0, inner1 = side.y == 0;
+        const bool at_side = column == 0 || column == nx - 2;
+        const Remote beside_here =
+            beside + 4 * ((first + 2) * PITCH + (column == 0 ? 0 : nx_beside + 2));
+
+        for (int j = 0; j < 2; ++j) {
+            const int k = 2 * two + (ADJOINT ? 1 - j : j);
+            if (k >= nt) continue;
+            const int then = ADJOINT ? max(k - 1, 0) : min(k + 1, nt - 1);
+            const int parity = step & 1, now = parity * PLANE, next = PLANE - now;
+            const float coming = adding ? added[(long long)then * X] : 0;
+            Kept *kept = history + (quadrant + 4 * (long long)k) * DOWN * (RIGHT / 2) + cell;
+            Cells *sum = sums + cell;
+
+            if (threadIdx.x == THREADS - 1) {
+                int bytes_beside = 8 * plan.rows[0], bytes_across = 0;
+                #pragma unroll
+                for (int b = 0; b < BLOCKS; ++b) {
+                    const int pairs = min(16, nx / 2 - 16 * b);
+                    if (plan.rows[b]) bytes_across += (plan.rows[b] == ny ? 32 : 16) * pairs;
+                    if (b == (nx - 2) / 32) bytes_beside += 8 * plan.rows[b];
                 }
+                arrive(gate_beside + 8 * parity, bytes_beside);
+                arrive(gate_across + 8 * parity, bytes_across);
             }
-            if (block == BLOCKS) break;
-            first = (2 * first + half) * HEIGHT;
-            const int column = 32 * block + 2 * pair;
-            if (column >= nx || first >= rows) continue;
-
-            const int at = (first + 2) * PITCH + column + 2;
-            const int cell = first * (RIGHT / 2) + column / 2;
-            Kept *const kept =
-                history + (quadrant + 4 * (long long)k) * DOWN * (RIGHT / 2) + cell;
-            const Cells side = cells(keep_side, column);
-            const float inner0 = side.x == 0, inner1 = side.y == 0;
-            const int outside = column + 1 < round_column ? 0 : column < round_column ? 1 : 2;
-            const float *const alphas = near + min(column, 2 * (map_pairs + outside));
-            const bool at_side = column == 0 || column == nx - 2;
-            const Remote beside_here =
-                beside + 4 * (next + at - column - 2 + (column == 0 ? 0 : nx_beside + 2));
-
-            Cells up2 = cells(shared, now + at - 2 * PITCH), up1 = cells(shared, now + at - PITCH);
-            Cells here = cells(shared, now + at), down1 = cells(shared, now + at + PITCH);
+            // The rows around the next two, and what the gradient needs of those two.
+            Cells window[4] = {cells(shared, now + at - 2 * PITCH), cells(shared, now + at - PITCH),
+                               cells(shared, now + at), cells(shared, now + at + PITCH)};
+            Kept was[2][2];
+            Cells so_far[2][2];
             #pragma unroll
-            for (int i = 0; i < HEIGHT; ++i) {
-                if (i % 2 == 0 && first + i >= rows) break;
-                const int there = at + i * PITCH;
-                const Cells down2 = cells(shared, now + there + 2 * PITCH);
-                const Cells west = cells(shared, now + there - 2);
-                const Cells east = cells(shared, now + there + 2);
-                const Cells old = cells(shared, next + there);
-                const int r = first + i;
-                const int line = r < round_row ? min(r, map_rows - 1) : map_rows;
-                const Cells a = *(const Cells *)(alphas + line * alpha_pitch);
-                const float inner = keep_inner[first + i];
-                Kept was;
-                Cells sum;
-                if (ADJOINT) {
-                    was = kept[i * (RIGHT / 2)];
-                    sum = sums[cell + i * (RIGHT / 2)];
-                    if (k) fetch_to_cache(kept + (i - 4 * DOWN) * (RIGHT / 2));
-                }
+            for (int q = 0; q < 2; ++q)
+                if (ADJOINT && count)
+                    was[0][q] = kept[q * (RIGHT / 2)], so_far[0][q] = sum[q * (RIGHT / 2)];
 
-                // dx² times the Laplacian, over the weight of the far neighbours.
-                float lap0 = (west.x + east.x) + (up2.x + down2.x);
-                float lap1 = (west.y + east.y) + (up2.y + down2.y);
-                const float near0 = (west.y + here.y) + (up1.x + down1.x);
-                const float near1 = (here.x + east.x) + (up1.y + down1.y);
-                lap0 = fmaf((float)(NEAR / FAR), near0, lap0);
-                lap1 = fmaf((float)(NEAR / FAR), near1, lap1);
-                lap0 = fmaf((float)(CENTRE / FAR), here.x, lap0);
-                lap1 = fmaf((float)(CENTRE / FAR), here.y, lap1);
-
-                const Cells change = {here.x - old.x, here.y - old.y};
-                const float keep0 = fmaf(inner0, inner, side.x);
-                const float keep1 = fmaf(inner1, inner, side.y);
-                Cells value = {here.x + fmaf(a.x, lap0, keep0 * change.x),
-                               here.y + fmaf(a.y, lap1, keep1 * change.y)};
-                if (i == 0 && first == 0 && !up) {
-                    const Cells more = cells(add, parity * RIGHT + column);
-                    value.x += more.x, value.y += more.y;
-                    if (!KEEP) {
-                        const int x = left ? cut - 1 - column + X : cut + column;
-                        record[(trace + k) * X + x % X] = value.x;
-                        record[(trace + k) * X + (left ? x - 1 : x + 1) % X] = value.y;
+            for (int r = 0; r < count; r += 4) {
+                #pragma unroll
+                for (int g = 0; g < 2; ++g) {
+                    if (g && r + 2 >= count) break;
+                    Cells down2[2], west[2], east[2], old[2], value[2], a[2];
+                    Line line[2];
+                    #pragma unroll
+                    for (int q = 0; q < 2; ++q) {
+                        const int there = at + (r + 2 * g + q) * PITCH;
+                        line[q] = lines[first + r + 2 * g + q];
+                        down2[q] = cells(shared, now + there + 2 * PITCH);
+                        west[q] = cells(shared, now + there - 2);
+                        east[q] = cells(shared, now + there + 2);
+                        old[q] = cells(shared, next + there);
+                        a[q] = *(const Cells *)(alphas + line[q].alpha);
+                        const int coming = 2 * g + 2 + q;
+                        if (ADJOINT && r + 2 * g + 2 < count) {
+                            was[1 - g][q] = kept[coming * (RIGHT / 2)];
+                            so_far[1 - g][q] = sum[coming * (RIGHT / 2)];
+                        }
+                        if (ADJOINT && k) fetch_to_cache(kept + (2 * g + q - 4 * DOWN) * (RIGHT / 2));
                     }
-                }
-                cells(shared, next + there) = value;
+                    #pragma unroll
+                    for (int q = 0; q < 2; ++q) {
+                        const int there = at + (r + 2 * g + q) * PITCH, place = (2 * g + q) * (RIGHT / 2);
+                        const Cells up2 = window[2 * g + q], up1 = window[(2 * g + q + 1) % 4];
+                        const Cells here = window[(2 * g + q + 2) % 4];
+                        const Cells down1 = window[(2 * g + q + 3) % 4];
 
-                if (KEEP)
-                    kept[i * (RIGHT / 2)] = Kept{
-                        to_halves((float)FAR * scaled * lap0, scaled * (1 - keep0) * change.x),
-                        to_halves((float)FAR * scaled * lap1, scaled * (1 - keep1) * change.y)};
-                if (ADJOINT) {
-                    const Pair was0 = from_halves(was.x), was1 = from_halves(was.y);
-                    sums[cell + i * (RIGHT / 2)] = Cells{fmaf(value.x, was0.x, sum.x),
-                                                         fmaf(value.y, was1.x, sum.y)};
-                    kappa_sum -= value.x * approximate_inverse(a.x) * was0.y +
-                                 value.y * approximate_inverse(a.y) * was1.y;
+                        // dx² times the Laplacian, over the weight of the far neighbours.
+                        float lap0 = (west[q].x + east[q].x) + (up2.x + down2[q].x);
+                        float lap1 = (west[q].y + east[q].y) + (up2.y + down2[q].y);
+                        const float near0 = (west[q].y + here.y) + (up1.x + down1.x);
+                        const float near1 = (here.x + east[q].x) + (up1.y + down1.y);
+                        lap0 = fmaf((float)(NEAR / FAR), near0, lap0);
+                        lap1 = fmaf((float)(NEAR / FAR), near1, lap1);
+                        lap0 = fmaf((float)(CENTRE / FAR), here.x, lap0);
+                        lap1 = fmaf((float)(CENTRE / FAR), here.y, lap1);
+
+                        const Cells change = {here.x - old[q].x, here.y - old[q].y};
+                        const float keep0 = fmaf(inner0, line[q].keep, side.x);
+                        const float keep1 = fmaf(inner1, line[q].keep, side.y);
+                        value[q] = Cells{here.x + fmaf(a[q].x, lap0, keep0 * change.x),
+                                         here.y + fmaf(a[q].y, lap1, keep1 * change.y)};
+                        if (2 * g + q == 0 && first + r == 0 && !up) {
+                            const Cells more = cells(add, parity * RIGHT + column);
+                            value[q].x += more.x, value[q].y += more.y;
+                            if (!KEEP) {
+                                const int x = left ? cut - 1 - column + X : cut + column;
+                                record[(trace + k) * X + x % X] = value[q].x;
+                                record[(trace + k) * X + (left ? x - 1 : x + 1) % X] = value[q].y;
+                            }
+                        }
+                        cells(shared, next + there) = value[q];
+
+                        if (KEEP)
+                            kept[place] = Kept{to_halves((float)FAR * scaled * lap0,
+                                                         scaled * (1 - keep0) * change.x),
+                                               to_halves((float)FAR * scaled * lap1,
+                                                         scaled * (1 - keep1) * change.y)};
+                        if (ADJOINT) {
+                            const Pair was0 = from_halves(was[g][q].x);
+                            const Pair was1 = from_halves(was[g][q].y);
+                            sum[place] = Cells{fmaf(value[q].x, was0.x, so_far[g][q].x),
+                                               fmaf(value[q].y, was1.x, so_far[g][q].y)};
+                            kappa_sum -= value[q].x * approximate_inverse(a[q].x) * was0.y +
+                                         value[q].y * approximate_inverse(a[q].y) * was1.y;
+                        }
+                        window[2 * g + q] = down2[q];
+                    }
+                    // What the neighbours need leaves as soon as it is known.
+                    if (at_side)
+                        for (int q = 0; q < 2; ++q)
+                            send(beside_here + 4 * (next + (r + 2 * g + q) * PITCH),
+                                 gate_beside + 8 * parity, value[q].y, value[q].x);
+                    if (g == 0 && first + r == 0)
+                        for (int q = 0; q < 2; ++q)
+                            send(across + 4 * (next + (1 - q) * PITCH + column + 2),
+                                 gate_across + 8 * parity, value[q].x, value[q].y);
                 }
-                if (at_side)
-                    send(beside_here + 4 * i * PITCH, gate_beside + 8 * parity, value.y, value.x);
-                if (i < 2 && first == 0)
-                    send(across + 4 * (next + (1 - i) * PITCH + column + 2),
-                         gate_across + 8 * parity, value.x, value.y);
-                if (first + i >= ny - 2)
-                    send(across + 4 * (next + (ny_across + ny - 1 - first - i + 2) * PITCH +
-                                       column + 2),
-                         gate_across + 8 * parity, value.x, value.y);
-                up2 = up1, up1 = here, here = down1, down1 = down2;
+                kept += 4 * (RIGHT / 2), sum += 4 * (RIGHT / 2);
             }
+
+            if (count && first + count == ny)
+                for (int r = 0; r < 2; ++r) {
+                    const Cells value = cells(shared, next + at + (count - 1 - r) * PITCH);
+                    send(across + 4 * (next + (ny_across + r + 2) * PITCH + column + 2),
+                         gate_across + 8 * parity, value.x, value.y);
+                }
+            if (adding) add[(1 - parity) * RIGHT + adds] = coming;
+            if (warp == WARPS - 1) pass(gates + parity, step >> 1 & 1);
+            block_barrier();
+            ++step;
         }
-        if (adding) add[(1 - parity) * RIGHT + adds] = coming;
-        if (warp == WARPS - 1) pass(gates + parity, step >> 1 & 1);
-        block_barrier();
     }
     cluster_barrier(); // a block's memory must last as long as others may write to it
 

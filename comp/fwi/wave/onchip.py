@@ -23,8 +23,9 @@ SOURCE = Path(__file__).with_name("onchip.cu")
 # Maps that go through a launch together. The last shots of a launch leave multiprocessors idle, so
 # it holds many; the records of so many take 0.8 GB.
 CHUNK = 128
-# Warps of a block, a multiple of four, and rows of half a tile, even.
-WARPS, HEIGHT = 32, 8
+# Warps of a block, a multiple of four: fewer hide less of the memory's latency, more take longer to
+# find out what each has to do.
+WARPS = 16
 # Registers of a multiprocessor.
 REGISTERS = 65536
 # Shared memory of a block that clusters of four can have.
@@ -54,7 +55,7 @@ def survey_fits(survey: Survey) -> bool:
     Y, X = survey.ny + 2 * survey.pad, survey.nx + 2 * survey.pad
     if survey.source_row != survey.receiver_row or Y % 2 or X % 2 or min(Y, X) < 16:
         return False
-    if max(Y, X) // 2 + 2 > 255:  # rows of a quadrant are counted in bytes
+    if Y // 2 + 2 > 255 or X // 2 + 2 > 7 * 32 or survey.pad < 8:  # see the kernel's `Plan`
         return False
     row = survey.source_row + survey.pad
     cuts = [column + survey.pad for column in survey.source_columns]
@@ -80,15 +81,16 @@ def clusters(device: torch.device) -> int:
 def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
     """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
     down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
-    numbers = 2 * (down + 4) * (right + 4) + 4 + down + 3 * right
-    numbers += (max(Y - pad - row, row - pad, 1) + 1) * 2 * ((X - 2 * pad + 1) // 2 + 3)
+    numbers = 2 * (down + 4) * (right + 4) + 4 + 2 * down + 3 * right
+    below = max(1, Y - pad - row) + (Y - row < down)
+    above = max(1, row - pad) + (row < Y - down)
+    numbers += max(below, above) * 2 * ((X - 2 * pad + 1) // 2 + 3)
     return {
         "Y": Y,
         "X": X,
         "WARPS": WARPS,
-        "HEIGHT": HEIGHT,
         "REGISTERS": REGISTERS // WARPS // 256 * 8,
-        "BYTES": 4 * numbers + (nt + 1) // 2 * -(-right // 32),
+        "BYTES": 4 * numbers + (nt + 1) // 2 * (-(-right // 32) + 1),
     }
 
 
@@ -200,7 +202,7 @@ class _Launcher:
         receivers = self._scheme.receivers
         keep, adjoint = self.KINDS[kind]
         centre, near, far = STENCIL
-        names = "Y X WARPS HEIGHT REGISTERS".split()
+        names = "Y X WARPS REGISTERS".split()
         definitions = {name: str(self._shape[name]) for name in names}
         definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
         definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
@@ -254,7 +256,7 @@ def _columns(cells: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @cache
 def _on_device(numbers: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """(len,) int32, copied once: a copy makes the host wait for all that was queued before it."""
+    """(len,) int32, copied once, as a copy makes the host wait for all that was queued before it."""
     return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 
@@ -268,40 +270,40 @@ def awake(scheme: Scheme) -> torch.Tensor:
     dispersion sends ahead, for which LEAD makes room.
 
     Returns:
-        (n · shots, nt, 4) int16 rows downward and upward, columns right and left of the source.
+        (n · shots, nt, 4) int16: rows downward and upward, columns right and left of the source.
     """
-    n, shots, nt = scheme.amplitude.shape
+    nt, device = scheme.amplitude.shape[2], scheme.alpha.device
     Y, X = scheme.alpha.shape[1:]
     down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
-    row = int(scheme.receivers[0, 0])
-    steps = torch.arange(nt, device=scheme.alpha.device)
+    row, cuts = int(scheme.receivers[0, 0]), scheme.sources[:, 1].tolist()
+    steps = torch.arange(nt, device=device)
     reached, heard = steps + LEAD, nt - steps + LEAD
 
-    to_rows, to_columns = _slowness(scheme.alpha, 2), _slowness(scheme.alpha, 1)
-    rows = _between(to_rows, row)
+    rows = _between(_slowness(scheme.alpha, 2), [row], device)[:, 0]
     both = torch.minimum(reached, heard)
-    below = _count(rows[:, [(row + i) % Y for i in range(down)]], both)
-    above = _count(rows[:, [(row - 1 - i) % Y for i in range(Y - down)]], both)
+    counts = []
+    for order in (range(row, row + down), range(row - 1, row - 1 - (Y - down), -1)):
+        lines = _on_device(tuple(i % Y for i in order), device)
+        counts.append(_count(rows[:, lines], both)[:, None].expand(-1, len(cuts), -1))
 
-    receivers = sorted({int(x) for x in scheme.receivers[:, 1]})
-    to_receiver = _between(to_columns, receivers[0])
-    for x in receivers[1:]:
-        to_receiver = torch.minimum(to_receiver, _between(to_columns, x))
-    parts = []
-    for cut in scheme.sources[:, 1].tolist():
-        part = [below, above]
-        for order in (
-            [(cut + i) % X for i in range(right)],
-            [(cut - 1 - i) % X for i in range(X - right)],
-        ):
-            from_source = _between(to_columns, cut)[:, order]
-            part.append(
-                torch.minimum(
-                    _count(from_source, reached), _count(to_receiver[:, order], heard)
-                )
+    columns = _slowness(scheme.alpha, 1)
+    from_sources = _between(columns, cuts, device)
+    first, last = int(scheme.receivers[:, 1].min()), int(scheme.receivers[:, 1].max())
+    to_receivers = _between(columns, [first, last], device).amin(1)
+    to_receivers[:, first : last + 1] = 0
+    shot = _on_device(tuple(range(len(cuts))), device)[:, None]
+    for orders in (
+        [range(cut, cut + right) for cut in cuts],
+        [range(cut - 1, cut - 1 - (X - right), -1) for cut in cuts],
+    ):
+        flat = tuple(x % X for order in orders for x in order)
+        lines = _on_device(flat, device).view(len(cuts), -1)
+        counts.append(
+            torch.minimum(
+                _count(from_sources[:, shot, lines], reached), _count(to_receivers[:, lines], heard)
             )
-        parts.append(torch.stack(part, -1))
-    return torch.stack(parts, 1).to(torch.int16).contiguous()
+        )
+    return torch.stack(counts, -1).to(torch.int16).flatten(0, 1).contiguous()
 
 
 def _slowness(alpha: torch.Tensor, across: int) -> torch.Tensor:
@@ -312,14 +314,15 @@ def _slowness(alpha: torch.Tensor, across: int) -> torch.Tensor:
     return torch.nn.functional.pad(steps, (1, 0))
 
 
-def _between(along: torch.Tensor, line: int) -> torch.Tensor:
-    """(n, lines) least time between a line and the others, the shorter way round."""
-    one_way = (along[:, :-1] - along[:, line : line + 1]).abs()
-    return torch.minimum(one_way, along[:, -1:] - one_way)
+def _between(along: torch.Tensor, lines: list[int], device: torch.device) -> torch.Tensor:
+    """(n, len(lines), all lines) least times between lines, the shorter way round."""
+    from_line = along[:, _on_device(tuple(lines), device), None]
+    one_way = (along[:, None, :-1] - from_line).abs()
+    return torch.minimum(one_way, along[:, None, -1:] - one_way)
 
 
 def _count(times: torch.Tensor, until: torch.Tensor) -> torch.Tensor:
-    """(n, nt) how many lines, counted from the first, hold all whose time is at most `until`."""
-    last = times.flip(1).cummin(1).values.flip(1).contiguous()
-    limits = (until * FIXED_POINT).expand(len(times), -1).contiguous()
+    """(…, nt) how many lines, counted from the first, hold all whose time is at most `until`."""
+    last = times.flip(-1).cummin(-1).values.flip(-1).contiguous()
+    limits = (until * FIXED_POINT).expand(*times.shape[:-1], -1).contiguous()
     return torch.searchsorted(last, limits, right=True)
