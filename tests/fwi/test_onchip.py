@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from comp.fwi.survey import OFFICIAL, Survey
-from comp.fwi.wave import onchip, sponge_cpu
+from comp.fwi.velocity import FAMILIES, generate
+from comp.fwi.wave import onchip, simulate, sponge, sponge_cpu, sponge_cuda
 from comp.fwi.wave.scheme import discretise
 from waves import relative
 
@@ -76,7 +77,7 @@ def emulated(monkeypatch, tmp_path_factory):
         onchip.nvrtc, "load", lambda source, name, definitions: compiled(folder, definitions)
     )
     monkeypatch.setattr(onchip.nvrtc, "Launch", EmulatedLaunch)
-    monkeypatch.setattr(onchip, "clusters", lambda device: 2)
+    monkeypatch.setattr(onchip.nvrtc, "active_clusters", lambda *_: 2)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
 
 
@@ -114,3 +115,49 @@ def test_gradients(emulated):
     assert relative(found.amplitude, expected.amplitude) < 2e-6
     along = [(part.kappa * reference.kappa).sum((1, 2)) for part in (found, expected)]
     assert relative(*along) < 1e-3
+
+
+@pytest.fixture
+def families():
+    """(20, 70, 70) generated maps on the GPU, two of every family."""
+    drawn = [torch.from_numpy(generate(family, 2, seed=[4, i])) for i, family in enumerate(FAMILIES)]
+    return torch.cat(drawn).cuda()
+
+
+@gpu
+def test_gpu_records_of_every_family(families):
+    assert sponge.backend(families, OFFICIAL) is onchip
+    found = simulate(families)
+    for record, velocity in zip(found, families):
+        scheme = discretise(velocity[None].double(), OFFICIAL)
+        expected = sponge_cuda.run(scheme, keep=False)[0][0]
+        assert relative(record.cpu(), expected.cpu()) < 2e-5
+        assert torch.equal(simulate(velocity[None])[0], record)
+
+
+@gpu
+def test_gpu_gradients_of_every_family(families):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(1, *OFFICIAL.record_shape, generator=generator).cuda()
+
+    def gradient(velocity):
+        velocity = velocity.detach().requires_grad_()
+        record = simulate(velocity)
+        return torch.autograd.grad(record, velocity, weights.to(record).expand_as(record))[0]
+
+    together = gradient(families)
+    for found, velocity in zip(together, families):
+        expected = gradient(velocity[None].double())[0]
+        assert relative(found.cpu(), expected.cpu()) < 1e-3
+    # The sum over repeated edges is torch's, in an order that may depend on the batch.
+    torch.testing.assert_close(gradient(families[3:5]), together[3:5])
+    assert torch.equal(gradient(families), together)
+
+
+@gpu
+def test_gpu_takes_what_does_not_fit_another_way(families):
+    survey = replace(OFFICIAL, nt=50, receiver_row=2)
+    assert sponge.backend(families, survey) is sponge_cuda
+    assert sponge.backend(families.double(), OFFICIAL) is sponge_cuda
+    expected = simulate(families[:2].double(), survey)
+    assert relative(simulate(families[:2], survey).cpu(), expected.cpu()) < 2e-5

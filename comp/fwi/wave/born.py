@@ -34,7 +34,7 @@ import torch
 
 from comp.fwi.survey import Survey
 from comp.fwi.wave.scheme import discretise
-from comp.fwi.wave.sponge import backend
+from comp.fwi.wave.sponge import snapshots
 
 # Samples of the fields in a period of the highest frequency.
 _SAMPLES = 4.4
@@ -143,7 +143,7 @@ class Born:
         self, velocity: torch.Tensor, row: int, columns: Sequence[int], wavelet: np.ndarray
     ) -> torch.Tensor:
         """(fine bins, columns, Y, X) complex64 spectra of what sources in a row make."""
-        engine, fine = backend(velocity.device), self._fine
+        fine = self._fine
         # A field is sampled after the last of each `every` steps.
         shift = -1j * math.pi * (self.every - 1) / self.length
         phase = torch.tensor([self.every * cmath.exp(shift * number) for number in fine])
@@ -152,7 +152,7 @@ class Born:
         for first in range(0, len(columns), _AT_ONCE):
             some = tuple(columns[first : first + _AT_ONCE])
             survey = replace(self.survey, source_row=row, source_columns=some)
-            history = engine.snapshots(discretise(velocity[None], survey, wavelet), self.every)
+            history = snapshots(discretise(velocity[None], survey, wavelet), self.every)
             for place in range(len(some)):  # one by one for the memory
                 spectrum = torch.fft.rfft(history[:, place], n=2 * len(history), dim=0)
                 parts.append(spectrum[fine.start : fine.stop] * phase)

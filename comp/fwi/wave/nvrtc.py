@@ -64,6 +64,20 @@ class Launch:
         _checked(driver.cuLaunchKernel(*self._call, ctypes.addressof(self._packed), 0))
 
 
+def active_clusters(function: Any, blocks: int, threads: int, shared: int) -> int:
+    """How many clusters of so many blocks the current device runs at a time."""
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(function, limit, shared))
+    size = driver.CUlaunchAttribute()
+    size.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    size.value.clusterDim.x, size.value.clusterDim.y, size.value.clusterDim.z = blocks, 1, 1
+    config = driver.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
+    config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+    config.sharedMemBytes, config.attrs, config.numAttrs = shared, [size], 1
+    return _checked(driver.cuOccupancyMaxActiveClusters(function, config))
+
+
 def load(source: Path, name: str, definitions: Mapping[str, str]) -> Any:
     """The kernel `name` of a CUDA source file, compiled for torch's current device.
 

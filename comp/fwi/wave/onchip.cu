@@ -6,11 +6,12 @@
 // whose column is column 0 of the two right ones. Rows and columns of every quadrant count away from
 // the cut, so that all four run the same code, the neighbour across a cut holds its mirror image,
 // and the cells that a wave can have reached are a corner of each quadrant. That corner is dealt to
-// half warps anew at every second step. README.md beside this file tells the rest.
+// half warps anew every few steps. README.md beside this file tells the rest.
 //
 // Compiled at run time with:
 //   Y, X                  the padded grid, both even
 //   WARPS, REGISTERS      of a block, and of a thread
+//   HOLD                  steps until the work is dealt to the warps anew
 //   CENTRE, NEAR, FAR     the Laplacian's weights
 //   LEAD                  steps by which cells are awake before a wave can arrive
 //   KEEP, ADJOINT         1 for the kernel that keeps what the gradient needs, and for the adjoint
@@ -125,19 +126,14 @@ __device__ __forceinline__ Pair from_halves(unsigned both)
 struct alignas(8) Cells { float x, y; };   // two neighbouring columns of a field
 struct alignas(8) Kept { unsigned x, y; }; // of two columns: Laplacian and damped change, as halves
 struct alignas(8) Line { float keep; int alpha; }; // of a row: 1 − κ of inner columns, place of α
-// Of two steps: how many rows of each block of columns are worked on, and rows of a half warp.
-struct Plan { unsigned char rows[BLOCKS], share; };
+// Of HOLD steps: how many rows of each block of columns are worked on, the half warp that begins
+// each, and the rows of a half warp.
+struct Plan { unsigned char rows[BLOCKS], begin[BLOCKS], share; };
 struct Awake { short down, up, right, left; }; // rows and columns to work on at a step
 
 __device__ __forceinline__ Cells &cells(float *shared, int at)
 {
     return *(Cells *)(shared + at);
-}
-
-// `rows` to the next multiple of `share`; exact for numbers this small.
-__device__ __forceinline__ int rounded_up(int rows, int share)
-{
-    return (int)((rows + share - 0.5f) * approximate_inverse(share)) * share;
 }
 
 // The number of rows within `reach` cells of a point that is `across` columns away.
@@ -209,19 +205,20 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         near[i] = (float)FAR * alpha[((long long)map * Y + y) * X + x];
     }
 
-    // How many rows of each block of columns are worked on at each two steps: those that a wave can
-    // have reached and from which it can still be heard. Receivers lie between the columns −span and
+    // How many rows of each block of columns are worked on at each step: those that a wave can have
+    // reached and from which it can still be heard. Receivers lie between the columns −span and
     // 0, or 0 and span, and once round the grid again.
     const float courant = fastest[map];
     const int span = left ? cut - 1 - first_receiver : last_receiver - cut;
     const int round = left ? cut - 1 - last_receiver + X : first_receiver - cut + X;
-    for (int i = threadIdx.x; i < (nt + 1) / 2; i += THREADS) {
+    const int count_plans = (nt + HOLD - 1) / HOLD;
+    for (int i = threadIdx.x; i < count_plans; i += THREADS) {
         int total = 0;
         for (int b = 0; b < BLOCKS; ++b) {
             const int begin = 32 * b, end = min(begin + 32, nx);
             const int heard = max(0, min(begin - span, round - end + 1));
             int most = 0;
-            for (int k = 2 * i; k < min(2 * i + 2, nt); ++k) {
+            for (int k = HOLD * i; k < min(HOLD * i + HOLD, nt); ++k) {
                 const Awake then = awake[trace + k];
                 const int rows = min(min(rows_within(courant * (k + LEAD), begin),
                                          rows_within(courant * (nt - k + LEAD), heard)),
@@ -236,7 +233,10 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         int share = max(2, (total + 4 * WARPS - 1) / (4 * WARPS) * 2), halves;
         do {
             halves = 0;
-            for (int b = 0; b < BLOCKS; ++b) halves += (plans[i].rows[b] + share - 1) / share;
+            for (int b = 0; b < BLOCKS; ++b) {
+                plans[i].begin[b] = halves;
+                halves += (plans[i].rows[b] + share - 1) / share;
+            }
             share += 2;
         } while (halves > 2 * WARPS);
         plans[i].share = share - 2;
@@ -267,17 +267,16 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     cluster_barrier();
 
     int step = 0;
-    for (int i = 0; i < (nt + 1) / 2; ++i) {
-        const int two = ADJOINT ? (nt - 1) / 2 - i : i;
-        const Plan plan = plans[two];
-        int block = 0, first = (2 * warp + half) * plan.share, count = 0;
+    for (int i = 0; i < count_plans; ++i) {
+        const int held = ADJOINT ? count_plans - 1 - i : i;
+        const Plan plan = plans[held];
+        const int me = 2 * warp + half;
+        int block = 0, begin = 0, rows = plan.rows[0];
         #pragma unroll
-        for (int b = 0; b < BLOCKS; ++b)
-            if (b == block) {
-                if (first < plan.rows[b]) count = min((int)plan.share, plan.rows[b] - first);
-                // The next block's first half warp is the one after this block's last.
-                else first -= rounded_up(plan.rows[b], plan.share), ++block;
-            }
+        for (int b = 1; b < BLOCKS; ++b)
+            if (me >= plan.begin[b]) block = b, begin = plan.begin[b], rows = plan.rows[b];
+        const int first = (me - begin) * plan.share;
+        int count = max(0, min((int)plan.share, rows - first));
         const int column = 32 * block + 2 * pair;
         if (column >= nx) count = 0;
 
@@ -291,8 +290,8 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         const Remote beside_here =
             beside + 4 * ((first + 2) * PITCH + (column == 0 ? 0 : nx_beside + 2));
 
-        for (int j = 0; j < 2; ++j) {
-            const int k = 2 * two + (ADJOINT ? 1 - j : j);
+        for (int j = 0; j < HOLD; ++j) {
+            const int k = HOLD * held + (ADJOINT ? HOLD - 1 - j : j);
             if (k >= nt) continue;
             const int then = ADJOINT ? max(k - 1, 0) : min(k + 1, nt - 1);
             const int parity = step & 1, now = parity * PLANE, next = PLANE - now;

@@ -25,14 +25,16 @@ SOURCE = Path(__file__).with_name("onchip.cu")
 CHUNK = 128
 # Warps of a block, a multiple of four: fewer hide less of the memory's latency, more take longer to
 # find out what each has to do.
-WARPS = 16
+WARPS = 20
+# Steps until the work is dealt to the warps anew.
+HOLD = 4
 # Registers of a multiprocessor.
 REGISTERS = 65536
 # Shared memory of a block that clusters of four can have.
 SHARED_BYTES = 227 * 1024
 # A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
 # pass: the scheme's own waves run ahead a little. With more the record does not change.
-LEAD = 20
+LEAD = 25
 # Halves hold at most 65504. The largest value kept is about HEADROOM times the largest amplitude.
 HALF_RANGE, HEADROOM = 65504, 512
 # Slowness is added up in integers of 2⁻²⁰ steps a cell: the same sum in any order.
@@ -72,12 +74,6 @@ def shared_memory(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
-@cache
-def clusters(device: torch.device) -> int:
-    """How many shots the GPU can hold at a time."""
-    return torch.cuda.get_device_properties(device).multi_processor_count // 4
-
-
 def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
     """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
     down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
@@ -90,7 +86,8 @@ def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
         "X": X,
         "WARPS": WARPS,
         "REGISTERS": REGISTERS // WARPS // 256 * 8,
-        "BYTES": 4 * numbers + (nt + 1) // 2 * (-(-right // 32) + 1),
+        "BYTES": 4 * numbers + -(-nt // HOLD) * (2 * -(-right // 32) + 1),
+        "HOLD": HOLD,
     }
 
 
@@ -138,7 +135,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
-        together = min(clusters(scheme.alpha.device), launcher.fields)
+        together = min(launcher.clusters(), launcher.fields)
         history, work = launcher.history(together), launcher.work(together)
         for first in range(0, launcher.fields, together):
             count = min(together, launcher.fields - first)
@@ -200,16 +197,9 @@ class _Launcher:
         """Run shots first … first + count − 1; `sums`: history, work, by_alpha, by_kappa."""
         history, work, by_alpha, by_kappa = (*sums, None, None, None, None)[:4]
         receivers = self._scheme.receivers
-        keep, adjoint = self.KINDS[kind]
-        centre, near, far = STENCIL
-        names = "Y X WARPS REGISTERS".split()
-        definitions = {name: str(self._shape[name]) for name in names}
-        definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
-        definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
-        function = nvrtc.load(SOURCE, "run", definitions)
         read = "keep_column keep_row fastest awake source_column".split()
         nvrtc.Launch(
-            function,
+            self._function(kind),
             (4 * count, 1, 1),
             32 * WARPS,
             [
@@ -232,6 +222,22 @@ class _Launcher:
             ],
             self._shape["BYTES"],
         )()
+
+
+    def clusters(self) -> int:
+        """How many shots the GPU runs at a time."""
+        function = self._function("adjoint")
+        return nvrtc.active_clusters(function, 4, 32 * WARPS, self._shape["BYTES"])
+
+    def _function(self, kind: str) -> object:
+        """The kernel "forward", "keep" or "adjoint"."""
+        keep, adjoint = self.KINDS[kind]
+        centre, near, far = STENCIL
+        names = "Y X WARPS HOLD REGISTERS".split()
+        definitions = {name: str(self._shape[name]) for name in names}
+        definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
+        definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
+        return nvrtc.load(SOURCE, "run", definitions)
 
 
 def tables(scheme: Scheme) -> dict[str, torch.Tensor]:

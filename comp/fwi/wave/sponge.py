@@ -1,8 +1,8 @@
 """The exact forward model and its gradient: one scheme, run by a backend for each kind of device.
 
-A backend is a module with four functions: `chunk`, how many maps it takes at once, `run` and
-`gradients` over the `Scheme` of so many, and `snapshots` of one map's fields; `sponge_cpu` and
-`sponge_cuda` say what they take and give. A faster one takes another's place in `backend`.
+A backend is a module with three functions: `chunk`, how many maps it takes at once, `run` and
+`gradients` over the `Scheme` of so many; `sponge_cpu` and `sponge_cuda` say what they take and give,
+and have `snapshots` of one map's fields too. `onchip` takes their place where the GPU can.
 
 The gradient is that of the discrete scheme, not of a discretised adjoint equation. One step is
 
@@ -28,7 +28,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from comp.core.errors import InputError
 from comp.fwi.survey import Survey
-from comp.fwi.wave import sponge_cpu, sponge_cuda
+from comp.fwi.wave import onchip, sponge_cpu, sponge_cuda
 from comp.fwi.wave.scheme import Scheme, check, discretise
 
 
@@ -37,7 +37,7 @@ def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
 
     As `comp.fwi.wave.simulate`, which see. On the CPU it runs on `torch.get_num_threads()` threads.
     """
-    engine = backend(velocity.device)
+    engine = backend(velocity, survey)
     check(velocity.detach(), survey)
     gradient = torch.is_grad_enabled() and velocity.requires_grad
     records = []
@@ -51,13 +51,23 @@ def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
     return records[0] if len(records) == 1 else torch.cat(records)
 
 
-def backend(device: torch.device) -> ModuleType:
-    """What runs the scheme on `device`; InputError if nothing does."""
-    if device.type == "cpu":
+def backend(velocity: torch.Tensor, survey: Survey) -> ModuleType:
+    """What runs the scheme on these maps, the fastest that can.
+
+    Raises:
+        InputError: on neither the CPU nor a CUDA device.
+    """
+    if velocity.device.type == "cpu":
         return sponge_cpu
-    if device.type == "cuda":
-        return sponge_cuda
-    raise InputError(f"velocity: on {device}, expected the CPU or a CUDA device")
+    if velocity.device.type == "cuda":
+        return onchip if onchip.fits(velocity, survey) else sponge_cuda
+    raise InputError(f"velocity: on {velocity.device}, expected the CPU or a CUDA device")
+
+
+def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
+    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X)."""
+    engine = sponge_cpu if scheme.alpha.device.type == "cpu" else sponge_cuda
+    return engine.snapshots(scheme, every)
 
 
 class _Run(torch.autograd.Function):
