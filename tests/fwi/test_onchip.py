@@ -103,11 +103,15 @@ def test_records(emulated, survey):
     assert relative(record, exact(velocity, survey)[1]) < 2e-6
 
 
-def test_gradients(emulated):
+@pytest.mark.parametrize("room", [True, False])
+def test_gradients(emulated, monkeypatch, room):
+    monkeypatch.setattr(onchip, "free_memory", lambda _: 1e12 if room else 0)
     velocity = maps(2, SMALL)
     scheme = discretise(velocity, SMALL)
     weights = torch.randn(2, *SMALL.record_shape, generator=torch.Generator().manual_seed(1))
     record, saved = onchip.run(scheme, keep=True)
+    assert bool(saved) == room
+    assert torch.equal(record, onchip.run(scheme, keep=False)[0])
     found = onchip.gradients(scheme, saved, weights)
     reference, _, kept = exact(velocity, SMALL)
     expected = sponge_cpu.gradients(reference, kept, weights.double())

@@ -150,7 +150,7 @@ def test_gpu_gradient_is_the_same_whatever_is_kept(cuda, monkeypatch):
 
 def test_too_large_a_batch_is_refused_with_the_size_that_fits(cuda, monkeypatch):
     velocity = random_maps(3, device=cuda)
-    monkeypatch.setattr(sponge_cuda, "_free_memory", lambda _: 550_000)
+    monkeypatch.setattr(sponge_cuda, "free_memory", lambda _: 550_000)
     with pytest.raises(
         InputError, match=r"3 maps × 2 shots with gradient take 0.0 GB .* 1 maps fit"
     ):

@@ -151,7 +151,7 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     const Awake *__restrict__ awake,       // (n · shots, nt)
     const int *__restrict__ source_column, // (shots,)
     const float *__restrict__ inject,      // (n · shots, nt, X) what is added to the cut's row
-    float *__restrict__ record,            // (n · shots, nt, X) the field on that row
+    float *__restrict__ record,            // (n · shots, nt, X) the field on that row, or null
     Kept *history,                         // (launched shots, nt, 4, DOWN, RIGHT / 2)
     const float *__restrict__ scale,       // (n,) of the history
     Cells *work,                           // (launched shots, 4, DOWN, RIGHT / 2)
@@ -284,6 +284,8 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         const int cell = first * (RIGHT / 2) + column / 2;
         const int outside = column + 1 < round_column ? 0 : column < round_column ? 1 : 2;
         const float *const alphas = near + min(column, 2 * (map_pairs + outside));
+        const int x0 = (left ? cut - 1 - column + X : cut + column) % X;
+        const int x1 = (left ? x0 - 1 + X : x0 + 1) % X;
         const Cells side = count ? cells(keep_side, column) : Cells{0, 0};
         const float inner0 = side.x == 0, inner1 = side.y == 0;
         const bool at_side = column == 0 || column == nx - 2;
@@ -362,15 +364,14 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
                         const Cells change = {here.x - old[q].x, here.y - old[q].y};
                         const float keep0 = fmaf(inner0, line[q].keep, side.x);
                         const float keep1 = fmaf(inner1, line[q].keep, side.y);
-                        value[q] = Cells{here.x + fmaf(a[q].x, lap0, keep0 * change.x),
-                                         here.y + fmaf(a[q].y, lap1, keep1 * change.y)};
+                        value[q] = Cells{fmaf(a[q].x, lap0, fmaf(keep0, change.x, here.x)),
+                                         fmaf(a[q].y, lap1, fmaf(keep1, change.y, here.y))};
                         if (2 * g + q == 0 && first + r == 0 && !up) {
                             const Cells more = cells(add, parity * RIGHT + column);
                             value[q].x += more.x, value[q].y += more.y;
-                            if (!KEEP) {
-                                const int x = left ? cut - 1 - column + X : cut + column;
-                                record[(trace + k) * X + x % X] = value[q].x;
-                                record[(trace + k) * X + (left ? x - 1 : x + 1) % X] = value[q].y;
+                            if (record) {
+                                float *const heard = record + (trace + k) * X;
+                                heard[x0] = value[q].x, heard[x1] = value[q].y;
                             }
                         }
                         cells(shared, next + there) = value[q];

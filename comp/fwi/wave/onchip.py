@@ -5,11 +5,12 @@ centre Blackwell), float32, and surveys whose sources and receivers share a row;
 it does not fit, `sponge_cuda` runs the same scheme with one launch a time step.
 
 A gradient needs the forward field's Laplacian and damped change at every step, 384 MB a shot in
-halves with a scale. They are kept for as many shots as the GPU runs at a time, never for a batch:
-the forward run is repeated for each such group just before its adjoint, so memory does not grow
-with the batch.
+halves with a scale. They are kept for a batch that leaves most of the GPU's memory free. For a larger
+one they are kept for as many shots as the GPU runs at a time: the forward run is repeated for each
+such group just before its adjoint, so memory does not grow with the batch.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from comp.fwi.survey import Survey
 from comp.fwi.wave import nvrtc
 from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
+from comp.fwi.wave.sponge_cuda import free_memory
 
 SOURCE = Path(__file__).with_name("onchip.cu")
 # Maps that go through a launch together. The last shots of a launch leave multiprocessors idle, so
@@ -34,13 +36,16 @@ REGISTERS = 65536
 SHARED_BYTES = 227 * 1024
 # A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
 # pass: the scheme's own waves run ahead a little. With more the record does not change.
-LEAD = 25
+LEAD = 32
 # Halves hold at most 65504. The largest value kept is about HEADROOM times the largest amplitude.
 HALF_RANGE, HEADROOM = 65504, 512
 # Slowness is added up in integers of 2⁻²⁰ steps a cell: the same sum in any order.
 FIXED_POINT = 2**20
 
-Saved = tuple[()]
+# Share of the free memory that what is kept for a gradient may take.
+KEPT_SHARE = 0.4
+
+Saved = tuple[torch.Tensor, ...]
 
 
 def fits(velocity: torch.Tensor, survey: Survey) -> bool:
@@ -101,20 +106,23 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
 
     Args:
         scheme: n maps.
-        keep: nothing, as `gradients` runs them again.
+        keep: save what `gradients` needs, if there is room.
 
     Returns:
-        (n, shots, nt, receivers) records; nothing saved.
+        (n, shots, nt, receivers) records; the history, or nothing saved.
     """
     with torch.cuda.device(scheme.alpha.device):
         launcher = _Launcher(scheme)
         record = launcher.at_sources.new_zeros(launcher.at_sources.shape)
-        launcher("forward", 0, launcher.fields, launcher.at_sources, record)
+        if saved := (launcher.history(launcher.fields),) if keep and launcher.room() else ():
+            launcher("keep", 0, launcher.fields, launcher.at_sources, record, *saved)
+        else:
+            launcher("forward", 0, launcher.fields, launcher.at_sources, record)
         columns = scheme.receivers[:, 1]
         first, last = int(columns[0]), int(columns[-1])
         if torch.equal(columns, torch.arange(first, last + 1)):  # a slice needs no index on the GPU
-            return record[..., first : last + 1].contiguous(), ()
-        return record[..., columns.tolist()], ()
+            return record[..., first : last + 1].contiguous(), saved
+        return record[..., columns.tolist()], saved
 
 
 def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
@@ -135,11 +143,13 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
-        together = min(launcher.clusters(), launcher.fields)
-        history, work = launcher.history(together), launcher.work(together)
+        together = launcher.fields if saved else min(launcher.clusters(), launcher.fields)
+        (history,) = saved or (launcher.history(together),)
+        work = launcher.work(together)
         for first in range(0, launcher.fields, together):
             count = min(together, launcher.fields - first)
-            launcher("keep", first, count, launcher.at_sources, None, history)
+            if not saved:
+                launcher("keep", first, count, launcher.at_sources, None, history)
             launcher("adjoint", first, count, inject, trace, history, work, by_alpha, by_kappa)
 
         # Summed one by one: a sum over a dimension may go in another order in another batch.
@@ -180,6 +190,11 @@ class _Launcher:
         """Room for what the gradient of so many shots needs: two values a cell and step."""
         shape = shots, self._nt, *self._cells(), 2
         return torch.empty(shape, dtype=torch.float16, device=self._scheme.alpha.device)
+
+    def room(self) -> bool:
+        """Whether the history of all shots leaves enough memory free."""
+        size = 4 * self.fields * self._nt * math.prod(self._cells())
+        return size <= KEPT_SHARE * free_memory(self._scheme.alpha.device)
 
     def _cells(self) -> tuple[int, int, int]:
         """Four quadrants of the largest size."""

@@ -46,7 +46,7 @@ def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
     cells = (survey.ny + 2 * survey.pad) * (survey.nx + 2 * survey.pad)
     shot = cells * velocity.element_size()
     saved, work = (2 * _states(survey.nt) * survey.shots + 4) * shot, WORK * survey.shots * shot
-    free = _free_memory(velocity.device)
+    free = free_memory(velocity.device)
     if n * saved + work > free:
         fit = max(0, int((free - work) // saved))
         raise InputError(
@@ -62,7 +62,7 @@ def _states(nt: int) -> int:
     return (nt - 1) // SEGMENT
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on the GPU, torch's own reserve included."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
@@ -99,7 +99,7 @@ def _room(scheme: Scheme) -> bool:
     alpha, (_, shots, nt) = scheme.alpha, scheme.amplitude.shape
     size = nt * shots * alpha.numel() * alpha.element_size()
     total = torch.cuda.get_device_properties(alpha.device).total_memory
-    return _free_memory(alpha.device) - size >= LEAVE_FREE * total
+    return free_memory(alpha.device) - size >= LEAVE_FREE * total
 
 
 def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
