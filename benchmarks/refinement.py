@@ -29,7 +29,7 @@ from comp.fwi.guesses import Newton
 from comp.fwi.metrics import sample_mae
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine_settings import Precision, Settings
-from comp.fwi.refine_work import Share
+from comp.core.share import Share
 from comp.fwi.refining import refine_file
 from comp.fwi.shards import AMPLITUDE_SCALE
 from comp.fwi.wave import Solver, simulate

@@ -17,7 +17,7 @@ from comp.core.signals import Stopped
 from comp.core.threads import share_cores
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine import Settings
-from comp.fwi.refine_work import Share
+from comp.core.share import Share
 from comp.fwi.refining import refine_file
 
 

@@ -2,6 +2,7 @@
 
 python scripts/simulate.py --families FlatVel_A CurveVel_A --count 80 --out data/demo
 python scripts/simulate.py --families FlatVel_A CurveVel_A --count 20 --as-test --out data/demo_test
+accelerate launch scripts/simulate.py --maps maps --count 5000 --out data/fwi   # on every GPU
 python scripts/simulate.py --from-data data/fwi --folds data/fwi/folds.csv --out data/derived
 python scripts/simulate.py --from-predictions runs/mine/fold_0/predictions/test.npy \\
     --network-fold 0 --folds data/fwi/folds.csv --out data/pseudo_0
@@ -16,7 +17,8 @@ on where they stopped.
 
 import argparse
 
-from comp.core.errors import run_script
+from comp.core.errors import InputError, run_script
+from comp.core.share import Share
 from comp.fwi.simulated import write_test, write_training
 from comp.fwi.sources import chosen_maps
 from comp.fwi.velocity import FAMILIES
@@ -45,10 +47,13 @@ def main() -> None:
     add("--maps-only", action="store_true", help="no records: training simulates them as it goes")
     args = parser.parse_args()
     maps, survey = chosen_maps(args)
+    share = Share.of_launcher()
+    if share.count > 1 and args.as_test:
+        raise InputError(f"--as-test: started in {share.count} processes, expected one")
     if args.as_test:
         write_test(args.out, maps, args.seed, survey)
     else:
-        write_training(args.out, maps, survey, records=not args.maps_only)
+        write_training(args.out, maps, survey, share, records=not args.maps_only)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from comp.core.errors import InputError
 
@@ -12,12 +13,12 @@ VELOCITY_RANGE = (1000.0, 6000.0)
 
 
 def check_records(
-    records: np.ndarray, path: str | Path, first_row: int | None = None
+    records: np.ndarray | torch.Tensor, path: str | Path, first_row: int | None = None
 ) -> np.ndarray:
     """Check records for NaN and for dead (constant) shots; return the peak amplitude of each.
 
     Args:
-        records: (n, shots, nt, receivers) amplitudes.
+        records: (n, shots, nt, receivers) amplitudes, an array or a tensor on any device.
         path: what they came from, for the message.
         first_row: the row of `records[0]` in `path`; None when it holds a single record.
 
@@ -28,8 +29,11 @@ def check_records(
         InputError: names the first bad row and shot.
     """
     flat = records.reshape(*records.shape[:2], -1)
-    with np.errstate(invalid="ignore"):  # NaN comes through min and max, which is what we want
-        low, high = flat.min(axis=-1), flat.max(axis=-1)
+    if isinstance(flat, torch.Tensor):
+        low, high = (edge.cpu().numpy() for edge in flat.aminmax(dim=-1))
+    else:
+        with np.errstate(invalid="ignore"):  # NaN comes through min and max, as it should
+            low, high = flat.min(axis=-1), flat.max(axis=-1)
     infinite = ~np.isfinite(low) | ~np.isfinite(high)
     bad = infinite | (low == high)
     if bad.any():

@@ -11,49 +11,22 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from comp.core.claims import refuse_other_recipe
 from comp.core.files import atomic_path, new_npy, read_json, write_json
 from comp.core.predictions import Predictions, write_ids
+from comp.core.share import Share
 from comp.core.signals import Stopped, StopRequest
 from comp.fwi.refine import Refined, Refiner, Sample, Settings
 from comp.fwi.survey import Survey
 
 _POLL = 0.5  # seconds between looks at what the other processes have done
 _COLUMNS = ("iterations", "prior", "stop")
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of the work a process does, and where.
-
-    Attributes:
-        index, count: this process and all of them; it takes the rows index, index + count, …
-        device: where it computes.
-    """
-
-    index: int = 0
-    count: int = 1
-    device: str = "cpu"
-
-    @classmethod
-    def of_launcher(cls) -> "Share":
-        """As `accelerate launch` or `torchrun` say in the environment; everything without them.
-
-        The processes meet in files alone, so none waits for another while it computes.
-        """
-        index, count = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        if not torch.cuda.is_available():
-            return cls(index, count)
-        return cls(index, count, f"cuda:{local % torch.cuda.device_count()}")
 
 
 class Work:

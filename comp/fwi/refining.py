@@ -27,7 +27,8 @@ from comp.core.signals import StopRequest
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.records import RecordFolder
 from comp.fwi.refine import Refiner, Sample, Settings
-from comp.fwi.refine_work import Share, Work
+from comp.core.share import Share
+from comp.fwi.refine_work import Work
 from comp.fwi.router import route
 from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL, Survey

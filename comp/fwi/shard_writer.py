@@ -21,10 +21,14 @@ from comp.core.claims import exclusive, refuse_other_recipe
 from comp.core.errors import InputError
 from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
 from comp.core.lineage import Lineage, write_lineage
+from comp.core.share import Share
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.shards import AMPLITUDE_SCALE, FORMAT_VERSION, ArrayEntry, ShardEntry, shard_file
 from comp.fwi.survey import OFFICIAL, Survey
 
+# Says that the first process has made the folder ready for the others.
+_OPEN = "writing.json"
+_POLL = 0.5  # seconds between looks at what the other processes have done
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 ItemT = TypeVar("ItemT")
@@ -40,7 +44,7 @@ class Shard:
             another recipe is refused rather than mixed in.
         files: names of the records' and of the maps' file, for messages.
         chunks: yields (records float32 (k, shots, nt, receivers), maps float32 (k, ny, nx)) in
-            order, `rows` in all.
+            order, `rows` in all; records may be a tensor on a GPU.
         records: whether records are written beside the maps; if not, those of `chunks` are None.
     """
 
@@ -51,12 +55,16 @@ class Shard:
     rows: int
     recipe: dict[str, Any]
     files: tuple[str, str]
-    chunks: Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
+    chunks: Callable[[], Iterable[tuple[np.ndarray | torch.Tensor | None, np.ndarray]]]
     records: bool = True
 
 
 def write_shards(
-    folder: str | Path, survey: Survey, shards: Sequence[Shard], lineage: Lineage | None = None
+    folder: str | Path,
+    survey: Survey,
+    shards: Sequence[Shard],
+    lineage: Lineage | None = None,
+    share: Share | None = None,
 ) -> None:
     """Write or finish a prepared folder, one shard after the other, in constant memory.
 
@@ -65,27 +73,28 @@ def write_shards(
         survey: the acquisition of all records.
         shards: what it is to hold.
         lineage: of all its samples, where they were made from others.
+        share: which of the processes that write it together this is (the only one). They take
+            shards in turn; the first returns when all are there.
 
     Raises:
         InputError: a record or map unfit for use (its file and row are named); the folder holds
             shards of other data or settings; another process is writing to it; the disk is full.
             Shards already finished stay, and the next run goes on from them.
     """
-    folder = Path(folder)
+    folder, share = Path(folder), share or Share()
     rows = sum(shard.rows for shard in shards)
+    recipes = {shard.name: full_recipe(survey, shard) for shard in shards}
+    if not share.first:
+        # The first may have finished and closed the folder before this process came to it.
+        share.wait_for_first(
+            folder / _OPEN, lambda: all(_finished(folder, name, r) for name, r in recipes.items())
+        )
+        _write_missing(folder, survey, shards, recipes, share)
+        return
     with exclusive(folder):
         _check_names(folder, {shard.name for shard in shards})
-        recipes = {shard.name: full_recipe(survey, shard) for shard in shards}
-        missing = [s for s in shards if not _finished(folder, s.name, recipes[s.name])]
-        done = rows - sum(shard.rows for shard in missing)
-        with progress(rows, done) as advance, ThreadPoolExecutor(1) as sealer:
-            sealed = []
-            for shard in missing:
-                arrays = _write_arrays(folder, survey, shard, advance)
-                # Checksums are taken while the next shard is in the making.
-                sealed.append(sealer.submit(_seal, folder, shard, arrays, recipes[shard.name]))
-            for each in sealed:
-                each.result()
+        _write_missing(folder, survey, shards, recipes, share)
+        (folder / _OPEN).unlink(missing_ok=True)
         entries = [read_json(shard_file(folder, shard.name, "json")) for shard in shards]
         for entry in entries:
             del entry["recipe"]  # file times and such, which say nothing about the data
@@ -95,11 +104,60 @@ def write_shards(
         write_json(folder / "index.json", {**index, "shards": entries})
 
 
+def _write_missing(
+    folder: Path,
+    survey: Survey,
+    shards: Sequence[Shard],
+    recipes: dict[str, dict[str, Any]],
+    share: Share,
+) -> None:
+    """Write a process's share of the shards that are not on disk; the first waits for the others."""
+    missing = [s for s in shards if not _finished(folder, s.name, recipes[s.name])]
+    # Who looks later sees fewer missing, so shares are of all shards, not of those.
+    mine = {shard.name for shard in shards[share.index :: share.count]}
+    others = [shard for shard in missing if shard.name not in mine]
+    rows, still = (sum(shard.rows for shard in some) for some in (shards, missing))
+    bar = progress(rows, rows - still, hidden=not share.first)
+    with bar as advance, ThreadPoolExecutor(1) as sealer:
+        share.open_for_others(folder / _OPEN)
+        sealed = []
+        for shard in missing:
+            if shard.name not in mine:
+                continue
+            arrays = _write_arrays(folder, survey, shard, advance)
+            # Checksums are taken while the next shard is in the making.
+            sealed.append(sealer.submit(_seal, folder, shard, arrays, recipes[shard.name]))
+            if share.first:
+                others = _still_missing(folder, others, advance)
+        for each in sealed:
+            each.result()
+        while share.first and others:
+            time.sleep(_POLL)
+            others = _still_missing(folder, others, advance)
+
+
+def _still_missing(
+    folder: Path, shards: Sequence[Shard], advance: Callable[[int, int], None]
+) -> list[Shard]:
+    """Those that other processes have not finished; the others are told to `advance`."""
+    missing = []
+    for shard in shards:
+        path = shard_file(folder, shard.name, "json")
+        if not path.exists():
+            missing.append(shard)
+            continue
+        entry = read_json(path)
+        advance(shard.rows, sum(entry[kind]["bytes"] for kind in ("shots", "velocity") if entry[kind]))
+    return missing
+
+
 @contextlib.contextmanager
-def progress(total: int, initial: int = 0) -> Iterator[Callable[[int, int], None]]:
+def progress(
+    total: int, initial: int = 0, hidden: bool = False
+) -> Iterator[Callable[[int, int], None]]:
     """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
     start, size = time.monotonic(), 0
-    with tqdm(total=total, initial=initial, unit=" samples") as bar:
+    with tqdm(total=total, initial=initial, unit=" samples", disable=hidden) as bar:
 
         def advance(samples: int, nbytes: int) -> None:
             nonlocal size
@@ -132,6 +190,7 @@ def _check_names(folder: Path, names: set[str]) -> None:
     for path in paths:
         if path.suffix == ".partial":
             path.unlink()
+    (folder / _OPEN).unlink(missing_ok=True)
 
 
 def _finished(folder: Path, name: str, recipe: dict[str, Any]) -> bool:
@@ -195,12 +254,14 @@ def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict
     write_json(shard_file(folder, shard.name, "json"), sidecar)
 
 
-def _encode(records: np.ndarray, out: np.ndarray, path: str, first_row: int) -> None:
-    """Check `records` and write them to `out` as scaled float16."""
+def _encode(
+    records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, first_row: int
+) -> None:
+    """Check `records` and write them to `out` as scaled float16, rounded where they are."""
+    records = torch.as_tensor(records)
     peak = check_records(records, path, first_row)
     if (peak * AMPLITUDE_SCALE > _HALF_MAX).any():
         row = int(np.argmax(peak))
         what = f"amplitude {peak[row]:g}, expected at most {_HALF_MAX / AMPLITUDE_SCALE:g}"
         raise InputError(f"{path}: row {first_row + row}: {what} to fit into float16")
-    scaled = np.multiply(records, np.float32(AMPLITUDE_SCALE))
-    torch.from_numpy(out).copy_(torch.from_numpy(scaled))  # torch casts on all cores
+    torch.from_numpy(out).copy_((records * AMPLITUDE_SCALE).half())

@@ -17,6 +17,8 @@ from comp.core.errors import InputError
 from comp.core.files import new_npy, read_json, save_npy, write_json
 from comp.core.lineage import join_lineages
 from comp.core.predictions import Predictions, write_ids
+from comp.core.share import Share
+from comp.core.threads import share_cores
 from comp.core.submission import write_submission
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.maps import Maps
@@ -39,19 +41,22 @@ class Simulator:
     Attributes:
         survey: the acquisition.
         device: a GPU if there is one; the last bits of a record depend on it.
-        step: maps at once: about a second of work, so that the bar moves.
+        step: maps at once: at most a second of work, so that the bar moves.
     """
 
     def __init__(self, survey: Survey, device: str | None = None) -> None:
         """`device` None takes the first GPU, or the CPU where there is none."""
         self.survey = survey
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.step = 8 if self.device.type == "cpu" else 64
+        self.step = 8 if self.device.type == "cpu" else 128
 
-    def records(self, velocity: np.ndarray, source: str) -> np.ndarray:
-        """(n, shots, nt, receivers) float32 records of maps (n, ny, nx) that came from `source`."""
+    def records(self, velocity: np.ndarray, source: str) -> torch.Tensor:
+        """(n, shots, nt, receivers) float32 records of maps (n, ny, nx) that came from `source`.
+
+        They are on the device.
+        """
         try:
-            return simulate(torch.from_numpy(velocity).to(self.device), self.survey).cpu().numpy()
+            return simulate(torch.from_numpy(velocity).to(self.device), self.survey)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -60,7 +65,7 @@ def write_training(
     out: str | Path,
     maps: Sequence[Maps],
     survey: Survey = OFFICIAL,
-    device: str | None = None,
+    share: Share | None = None,
     records: bool = True,
 ) -> None:
     """Simulate maps into a prepared folder; see `comp.fwi.shard_writer.write_shards`.
@@ -69,18 +74,20 @@ def write_training(
         out: the folder; finished if an earlier run was killed.
         maps: the velocity maps; either all are derived or none is.
         survey: the acquisition.
-        device: see `Simulator`.
+        share: which of the processes that write it together this is, and its device.
         records: False writes the maps alone; training then simulates their records as it goes.
     """
-    simulator = Simulator(survey, device)
+    simulator = Simulator(survey, share.device if share else None)
+    if share and share.count > 1 and simulator.device.type == "cpu":
+        share_cores(share.count)
     origins = [part.lineage for part in maps if part.lineage is not None]
     lineage = join_lineages(origins) if origins else None
     shards = [_shard(part, simulator if records else None) for part in maps]
-    write_shards(out, survey, shards, lineage)
+    write_shards(out, survey, shards, lineage, share)
 
 
 def _shard(part: Maps, simulator: Simulator | None) -> Shard:
-    def chunks() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+    def chunks() -> Iterator[tuple[torch.Tensor | None, np.ndarray]]:
         velocity = part.load()
         if simulator is None:
             yield None, velocity
@@ -171,7 +178,7 @@ def _write_records(
         chunk = slice(start, start + simulator.step)
         paths = [folder / f"{name}.npy" for name in ids[chunk]]
         if not all(path.exists() for path in paths):
-            records = simulator.records(velocity[chunk], source)
+            records = simulator.records(velocity[chunk], source).cpu().numpy()
             check_records(records, source, start)
             for path, record in zip(paths, records):
                 save_npy(path, record)

@@ -20,7 +20,7 @@ from comp.core.predictions import load_predictions, save_predictions
 from comp.core.signals import Stopped
 from comp.fwi.maps import Maps
 from comp.fwi.refine import Refiner, Sample, Settings, energy
-from comp.fwi.refine_work import Share
+from comp.core.share import Share
 from comp.fwi.refining import open_records, refine_file
 from comp.fwi.simulated import write_training
 from comp.fwi.survey import Survey
@@ -207,7 +207,8 @@ KILLER = textwrap.dedent("""
     import os, signal, sys, time
     from pathlib import Path
     import torch
-    from comp.fwi.refine_work import Share, Work
+    from comp.core.share import Share
+from comp.fwi.refine_work import Work
     from comp.fwi.refining import refine_file
     from test_refine import QUICK, TINY, contents
 

@@ -19,6 +19,7 @@ from comp.core.claims import exclusive
 from comp.core.errors import InputError
 from comp.core.files import save_npy
 from comp.core.predictions import load_predictions
+from comp.core.share import Share
 from comp.fwi.maps import generated_maps, given_maps
 from comp.fwi.shots import RecordFolder, ShotStore
 from comp.fwi.simulated import Simulator, hex_ids, write_test, write_training
@@ -40,7 +41,7 @@ def all_maps(maps):
 
 
 def test_training_data_are_records_of_the_generated_maps(tmp_path):
-    write_training(tmp_path, generated(seed=7), SHORT, device="cpu")
+    write_training(tmp_path, generated(seed=7), SHORT, Share(device="cpu"))
     store = ShotStore(tmp_path)
     assert store.survey == SHORT
     assert [s.rows for s in store.shards] == [3, 2, 3, 2]
@@ -62,12 +63,47 @@ def test_training_data_are_records_of_the_generated_maps(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_is_taken_and_differs_in_the_last_bits_only(tmp_path):
     write_training(tmp_path / "gpu", generated(), SHORT)
-    write_training(tmp_path / "cpu", generated(), SHORT, device="cpu")
+    write_training(tmp_path / "cpu", generated(), SHORT, Share(device="cpu"))
     gpu, cpu = (ShotStore(tmp_path / name) for name in ("gpu", "cpu"))
     assert Simulator(SHORT).device.type == "cuda"
     for row in range(len(cpu)):
         np.testing.assert_allclose(gpu.shots(row), cpu.shots(row), rtol=2e-3, atol=1e-2)
         np.testing.assert_array_equal(gpu.velocity(row), cpu.velocity(row))
+
+
+def launched(processes, *arguments):
+    """`simulate.py` in so many processes, as `accelerate launch` starts them on as many GPUs."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(processes), str(SCRIPT), *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_two_processes_write_what_one_does(tmp_path):
+    how = ["--families", *TWO, "--count", 3, "--shard-size", 2]
+    for name, processes in (("one", 1), ("two", 2), ("two", 2)):
+        done = launched(processes, *how, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert "6/6" in done.stderr
+
+
+def test_what_one_process_leaves_out_another_takes_up(tmp_path, monkeypatch):
+    """The second of two processes is never started: its shards are made by the next run."""
+    write_training(tmp_path / "straight", generated(), SHORT)
+    other = Share(1, 2)
+    monkeypatch.setattr(Share, "wait_for_first", lambda *_: None)
+    (tmp_path / "out").mkdir()
+    write_training(tmp_path / "out", generated(), SHORT, other)
+    assert len(list((tmp_path / "out/shards").glob("*.json"))) == 2
+    assert not (tmp_path / "out/index.json").exists()
+    write_training(tmp_path / "out", generated(), SHORT)
+    assert contents(tmp_path / "straight") == contents(tmp_path / "out")
+
+
+def test_test_data_are_written_by_one_process(tmp_path):
+    done = launched(2, "--families", "FlatVel_A", "--as-test", "--out", tmp_path)
+    assert done.returncode and "--as-test: started in 2 processes, expected one" in done.stderr
 
 
 def test_a_family_named_twice_is_made_once():
