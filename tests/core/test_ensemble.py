@@ -240,6 +240,20 @@ def test_script_refuses_half_of_what_weights_need(tmp_path, files, out_of_fold, 
     assert "give either --weights or both" in capsys.readouterr().err
 
 
+def test_a_mean_is_made_without_torch(tmp_path):
+    """It takes several seconds to import."""
+    path = save(tmp_path / "a.npy", ["a"], np.zeros((1, 2, 2)))
+    code = f"""if True:
+        import runpy, sys
+        sys.argv[0] = {str(SCRIPTS / "ensemble.py")!r}
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit("torch" in sys.modules)
+    """
+    arguments = ["--predictions", path, path, "--out", tmp_path / "out.npy"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert load_predictions(tmp_path / "out.npy").ids == ["a"]
+
+
 def test_a_full_disk_leaves_nothing(tmp_path):
     """A file-size limit refuses the space as a full disk does."""
     path = save(tmp_path / "big.npy", ["a"], np.zeros((1, 1024, 1024)))
