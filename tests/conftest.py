@@ -13,17 +13,16 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """Small tensors are work for one; several wait for each other, long on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
-def one_thread():
-    """deepwave's threads wait for each other at every time step, long on a busy machine."""
-    threads = torch.get_num_threads()
+def set_threads():
+    """To give torch another number of threads for one test."""
+    yield torch.set_num_threads
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from image_layouts import write_layout
 from comp.image.competitions import COMPETITIONS
 from comp.kernel import Kernel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = os.environ.get("COMP_KERNEL_PYTHON", sys.executable)
 # Neither the project, nor what the bundle has to bring, nor what a notebook does without.
 HIDDEN = ("comp", "__editable__", "segmentation_models", "timm", "deepwave", "iterstrat")

@@ -18,8 +18,6 @@ from comp.image.entry import Competition, ImageFiles, LabelColumn, Submission
 from comp.image.store import ImageStore
 from comp.image.trivial import stand_in_labels
 
-# A batch of a small network is work for one thread; two wait for each other on a busy machine.
-pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = """
 task: image
 name: run
