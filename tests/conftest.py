@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 # Before any albumentations import: it asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Threads of the processes that tests start sleep while they wait: they are not alone on the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).parent.parent
 
 

@@ -5,18 +5,15 @@ last step; all else runs in this one.
 """
 
 import json
-import os
 import re
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cli import good, good_apart, run_in, start_apart
+from cli import Forked, good, good_apart, run_in
 from conftest import ROOT
 
 from comp.core.checkpoint import load_state
@@ -109,16 +106,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(place, trained)
     command = ["train.py", *train_args(*name)]
     log = place / "runs/killed/fold_0/log.jsonl"
     for steps in (1, 3, 6):
-        process = start_apart(place, *command, stderr=subprocess.PIPE, start_new_session=True)
-        while process.poll() is None and not (
-            log.exists() and len(log.read_text().splitlines()) >= steps
-        ):
-            time.sleep(0.005)
-        assert process.poll() is None, process.stderr.read()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process = Forked(place, *command)
+        process.wait(lambda n=steps: log.exists() and len(log.read_text().splitlines()) >= n)
+        assert process.kill(signal.SIGKILL) == -signal.SIGKILL
         assert not (place / "runs/killed/fold_0/done.json").exists()
-    good_apart(place, *command)
+    Forked(place, *command).good()
     for file in ("final", "best"):
         weights = [
             load_state(run / "fold_0" / f"{file}.safetensors")["model"]
@@ -133,13 +125,12 @@ def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(place):
     name = ["name=stopped", "folds=[0]", "train.epochs=4", "loader.workers=2"]
     command = ["train.py", *train_args(*name)]
     log = place / "runs/stopped/fold_0/log.jsonl"
-    process = start_apart(place, *command, stderr=subprocess.PIPE, start_new_session=True)
-    while process.poll() is None and not (log.exists() and log.read_text()):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGTERM)  # also to the loader's workers, as a machine going down
-    error = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM and "stopped at step" in error
-    assert "Traceback" not in error
+    process = Forked(place, *command)
+    process.wait(lambda: log.exists() and log.read_text())
+    # Also to the loader's workers, as a machine going down.
+    assert process.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+    said = process.said()
+    assert "stopped at step" in said and "Traceback" not in said
     said = good(place, *command)
     assert "goes on at step" in said and "best mae" in said
 
@@ -148,7 +139,7 @@ def test_finished_folds_are_skipped_and_the_saved_config_repeats_the_run(place, 
     said = good(place, "train.py", "--config", trained / "config.yaml")
     assert said.count("skipped") == 3
     again = ["--config", trained / "config.yaml", "name=again", "folds=[1]"]
-    good_apart(place, "train.py", *again)
+    Forked(place, "train.py", *again).good()
     weights = [
         load_state(run / "fold_1/final.safetensors")["model"]
         for run in (trained, place / "runs/again")

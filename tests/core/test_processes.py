@@ -16,8 +16,10 @@ TESTS = Path(__file__).parent.parent
 
 def launch(root, processes, accumulate):
     # Not by `accelerate launch --cpu`, which starts a single process whatever it is told.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes)]
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", str(processes)]
     command += [str(TESTS / "toy_fit.py"), str(root), str(accumulate)]
     how = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **how})
