@@ -7,6 +7,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import resource
 import runpy
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def good(place, *command):
     code, out, error = run_in(place, *command)
     assert code == 0, error[-3000:]
     return out
+
+
+@contextlib.contextmanager
+def disk_full_at(size):
+    """No file can grow beyond so many bytes: writing more fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # As from a launcher, so that all processes share the cores alike: sums come in the same order.

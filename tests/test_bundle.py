@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli import good_apart, run
+from cli import Forked, run
 from conftest import ROOT
 from image_layouts import write_layout
 
@@ -106,7 +106,7 @@ def trained(request, tmp_path_factory):
         test = "raw"
     good("make_folds.py", "--task", kind, "--data", "data", "--folds", 2)
     good("train.py", "--config", "config.yaml")
-    good_apart(place, "predict.py", "--run", "runs/small", "--test", test, "--tta")
+    Forked(place, "predict.py", "--run", "runs/small", "--test", test, "--tta").good()
     if kind == "image":
         good("predict.py", "--run", "runs/small", "--oof")
         parts = [f"runs/small/fold_{fold}/predictions/valid.npy" for fold in (0, 1)]
