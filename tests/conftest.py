@@ -14,6 +14,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """The whole ways first: they take longest, and others are done beside them."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Small tensors are work for one; several wait for each other, long on a busy machine."""
