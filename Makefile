@@ -27,8 +27,9 @@ submission: install  ## CONFIG=… TEST=… SAMPLE=… [SET='name=mine …']: wh
 	PATH="$(abspath $(BIN)):$$PATH" python scripts/submission.py --config "$(CONFIG)" \
 	  --test "$(TEST)" --sample "$(SAMPLE)" $(SET)
 
-test: install  ## the test suite
-	$(BIN)/python -m pytest
+# A file stays in one process, for what its tests share.
+test: install  ## the test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## ruff, as the CI runs it
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comp.core.config import (
     RunConfig,
@@ -13,13 +14,15 @@ from comp.core.config import (
     read_yaml,
 )
 from comp.core.errors import InputError
-from comp.core.task import Task
+
+if TYPE_CHECKING:  # torch comes with it, and a script may end before it needs a task
+    from comp.core.task import Task
 
 # Imported on demand: an image competition needs none of the wave solver's packages.
 _TASKS = {"fwi": ("comp.fwi.task", "FwiTask"), "image": ("comp.image.task", "ImageTask")}
 
 
-def task_class(name: str) -> type[Task]:
+def task_class(name: str) -> "type[Task]":
     """The task class of a competition kind; raises InputError naming the known ones."""
     if name not in _TASKS:
         raise InputError(f"task {name!r}: unknown; takes one of {', '.join(_TASKS)}")
@@ -61,6 +64,6 @@ def load_run(run: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
-def build_task(config: RunConfig) -> Task:
+def build_task(config: RunConfig) -> "Task":
     """The task that `config` describes."""
     return task_class(config.task)(config)

@@ -9,21 +9,27 @@ from matplotlib.figure import Figure
 
 # Before any albumentations import: it asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Threads of the processes that tests start sleep while they wait: they are not alone on the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """The whole ways first: they take longest, and others are done beside them."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """Small tensors are work for one; several wait for each other, long on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
-def one_thread():
-    """deepwave's threads wait for each other at every time step, long on a busy machine."""
-    threads = torch.get_num_threads()
+def set_threads():
+    """To give torch another number of threads for one test."""
+    yield torch.set_num_threads
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli import run
+from cli import Forked, run
 from conftest import ROOT
 from image_layouts import write_layout
 
 from comp.image.competitions import COMPETITIONS
 from comp.kernel import Kernel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = os.environ.get("COMP_KERNEL_PYTHON", sys.executable)
 # Neither the project, nor what the bundle has to bring, nor what a notebook does without.
 HIDDEN = ("comp", "__editable__", "segmentation_models", "timm", "deepwave", "iterstrat")
@@ -88,13 +87,6 @@ def good(*command):
     assert run(*command) == 0, command
 
 
-def apart(script, *arguments):
-    """Run a script in a process of its own, as a notebook does: sums come in the same order."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, ROOT / "scripts" / script, *arguments]
-    subprocess.run(list(map(str, command)), env=environment, check=True)
-
-
 @pytest.fixture(scope="module", params=["fwi", "image"])
 def trained(request, tmp_path_factory):
     """The kind, and a working folder with a trained run, `test`, `sample.csv` and `here.csv`."""
@@ -114,7 +106,7 @@ def trained(request, tmp_path_factory):
         test = "raw"
     good("make_folds.py", "--task", kind, "--data", "data", "--folds", 2)
     good("train.py", "--config", "config.yaml")
-    apart("predict.py", "--run", "runs/small", "--test", test, "--tta")
+    Forked(place, "predict.py", "--run", "runs/small", "--test", test, "--tta").good()
     if kind == "image":
         good("predict.py", "--run", "runs/small", "--oof")
         parts = [f"runs/small/fold_{fold}/predictions/valid.npy" for fold in (0, 1)]
@@ -254,7 +246,7 @@ def test_a_recipe_travels_and_combines_the_runs(trained, tmp_path, capsys, monke
     settings = {"post": "clip", "router": None} if kind == "fwi" else {"space": "probability"}
     recipe = {"version": 1, "task": kind, "method": "median", "files": 1, "settings": settings}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    how = ["--recipe", tmp_path / "recipe.json", "--hours", "1"]
+    how = ["--recipe", tmp_path / "recipe.json", "--tta", "--hours", "1"]
     bundle = bundle_command(kind, tmp_path / "bundle", *how, wheels=False)
     assert run(*bundle, "--weights", "1", "1") == 2
     assert "--weights: given beside --recipe" in capsys.readouterr().err
@@ -262,9 +254,7 @@ def test_a_recipe_travels_and_combines_the_runs(trained, tmp_path, capsys, monke
     assert (tmp_path / "bundle/small.fold_0.stand_in.npy").exists()
     sample = place / "raw/sample_submission.csv"
     Kernel(tmp_path / "bundle", place, tmp_path, tmp_path, test, sample).submit()
-    plain = ["predict.py", "--run", "runs/small", "--test", test]
-    apart(*plain, "--out", tmp_path / "plain")
-    parts = [tmp_path / f"plain/fold_{fold}.npy" for fold in (0, 1)]
+    parts = [f"runs/small/fold_{fold}/predictions/test.npy" for fold in (0, 1)]
     good("ensemble.py", "--predictions", *parts, "--out", tmp_path / "mean.npy")
     about = ["--data", "data", "--rule", "rule.json"] if kind == "image" else []
     submit = ["submit.py", "--task", kind, *about, "--predictions", tmp_path / "mean.npy"]
@@ -272,11 +262,30 @@ def test_a_recipe_travels_and_combines_the_runs(trained, tmp_path, capsys, monke
     assert (tmp_path / "submission.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
+def started_once(start):
+    """Instead of `subprocess.run`: of the steps, the first that is launched and the first that is
+    not are started as processes; the other scripts run here, which spares their imports."""
+    started = set()
+
+    def do(command, **how):
+        launched = "launch" in command
+        at = next((i for i, word in enumerate(command) if word.endswith(".py")), None)
+        if at is None:
+            return start(command, **how)
+        if launched not in started:
+            started.add(launched)
+            return start(command, **how)
+        return subprocess.CompletedProcess(command, run(Path(command[at]).name, *command[at + 1 :]))
+
+    return do
+
+
 def test_submission_goes_on_where_it_stopped_and_says_why_it_skips(trained, capsys, monkeypatch):
     kind, place, test = trained
     if kind == "fwi":
         pytest.skip("images go through the same steps and one more")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(subprocess, "run", started_once(subprocess.run))
     sample = ["--sample", "raw/sample_submission.csv", "--out", f"{kind}.csv"]
     command = ["submission.py", "--config", "config.yaml", "--test", test, *sample]
     capsys.readouterr()

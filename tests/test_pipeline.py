@@ -1,18 +1,19 @@
-"""The scripts as a user runs them, on a few simulated samples, from maps to a scored submission."""
+"""The scripts as a user runs them, on a few simulated samples, from maps to a scored submission.
+
+What is killed, or compared bit for bit, runs in a process of its own, and so does a first and a
+last step; all else runs in this one.
+"""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cli import Forked, good, good_apart, run_in
 from conftest import ROOT
 
 from comp.core.checkpoint import load_state
@@ -24,19 +25,6 @@ SMALL = ["model.decoder=[16,8,8,8,8]", "model.input_size=[32,64]", "train.epochs
 SMALL += ["train.batch_size=4", "train.log_every=1", "train.eval_every=1", "folds=[0,1,2]"]
 
 
-def run(*command, cwd, **how):
-    """Run a script of the repository in `cwd`; returns the finished process."""
-    script, *args = map(str, command)
-    line = [sys.executable, str(ROOT / "scripts" / script), *args]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, **how)
-
-
-def good(*command, cwd):
-    done = run(*command, cwd=cwd)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def train_args(*overrides):
     return ["--config", ROOT / "configs/fwi/demo.yaml", *SMALL, *overrides]
 
@@ -46,9 +34,9 @@ def place(tmp_path_factory) -> Path:
     """A working folder with 24 training and 4 test samples, and three folds."""
     place = tmp_path_factory.mktemp("place")
     simulate = ["simulate.py", "--families", *FAMILIES]
-    good(*simulate, "--count", 12, "--shard-size", 5, "--out", "data/fwi_demo", cwd=place)
-    good(*simulate, "--count", 2, "--as-test", "--out", "data/test", cwd=place)
-    said = good("make_folds.py", "--data", "data/fwi_demo", "--folds", 3, cwd=place)
+    good(place, *simulate, "--count", 12, "--shard-size", 5, "--out", "data/fwi_demo")
+    good_apart(place, *simulate, "--count", 2, "--as-test", "--out", "data/test")
+    said = good(place, "make_folds.py", "--data", "data/fwi_demo", "--folds", 3)
     assert "24 samples" in said
     return place
 
@@ -56,25 +44,25 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(place) -> Path:
     """The run folder of all three folds."""
-    good("train.py", *train_args(), cwd=place)
+    good_apart(place, "train.py", *train_args())
     return place / "runs/fwi_demo"
 
 
 def test_from_maps_to_a_scored_submission(place, trained):
-    good("predict.py", "--run", trained, "--oof", "--batch-size", 3, cwd=place)
-    good("predict.py", "--run", trained, "--records", "data/test/test", "--tta", cwd=place)
+    good(place, "predict.py", "--run", trained, "--oof", "--batch-size", 3)
+    good(place, "predict.py", "--run", trained, "--records", "data/test/test", "--tta")
     parts = [trained / f"fold_{k}/predictions/valid.npy" for k in range(3)]
     joined = ["--ids", "data/fwi_demo/folds.csv", "--out", trained / "oof.npy"]
-    good("ensemble.py", "--join-folds", *parts, *joined, cwd=place)
+    good(place, "ensemble.py", "--join-folds", *parts, *joined)
     tests = [trained / f"fold_{k}/predictions/test.npy" for k in range(3)]
-    good("ensemble.py", "--predictions", *tests, "--out", trained / "test.npy", cwd=place)
+    good(place, "ensemble.py", "--predictions", *tests, "--out", trained / "test.npy")
     sample = ["--sample", "data/test/sample_submission.csv"]
     out = ["--out", "submissions/s.csv"]
-    good("submit.py", "--predictions", trained / "test.npy", *sample, *out, cwd=place)
+    good(place, "submit.py", "--predictions", trained / "test.npy", *sample, *out)
     truth = ["--truth", "data/test/test_truth.npy", "--train", "data/fwi_demo"]
     picture = ["--picture", "submissions/s.png", "--predictions", trained / "test.npy"]
     picture += ["--records", "data/test/test"]
-    said = good("score.py", "--submission", "submissions/s.csv", *truth, *picture, cwd=place)
+    said = good_apart(place, "score.py", "--submission", "submissions/s.csv", *truth, *picture)
     truth, mean = (
         load_predictions(place / "data/test/test_truth.npy"),
         load_predictions(trained / "test.npy"),
@@ -93,7 +81,7 @@ def test_from_maps_to_a_scored_submission(place, trained):
 
 
 def test_out_of_fold_covers_every_sample_once_and_gives_the_logged_metric(place, trained):
-    good("predict.py", "--run", trained, "--oof", cwd=place)
+    good(place, "predict.py", "--run", trained, "--oof")
     store = ShotStore(place / "data/fwi_demo")
     seen = []
     for fold in range(3):
@@ -115,21 +103,14 @@ def test_out_of_fold_covers_every_sample_once_and_gives_the_logged_metric(place,
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(place, trained):
     """SIGKILL to the real script at three different moments; fold 0 against the whole run."""
     name = ["name=killed", "folds=[0]", "train.checkpoint_every=1", "loader.workers=1"]
-    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, train_args(*name))]
+    command = ["train.py", *train_args(*name)]
     log = place / "runs/killed/fold_0/log.jsonl"
     for steps in (1, 3, 6):
-        process = subprocess.Popen(
-            command, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        while process.poll() is None and not (
-            log.exists() and len(log.read_text().splitlines()) >= steps
-        ):
-            time.sleep(0.005)
-        assert process.poll() is None, process.stderr.read()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process = Forked(place, *command)
+        process.wait(lambda n=steps: log.exists() and len(log.read_text().splitlines()) >= n)
+        assert process.kill(signal.SIGKILL) == -signal.SIGKILL
         assert not (place / "runs/killed/fold_0/done.json").exists()
-    good("train.py", *train_args(*name), cwd=place)
+    Forked(place, *command).good()
     for file in ("final", "best"):
         weights = [
             load_state(run / "fold_0" / f"{file}.safetensors")["model"]
@@ -142,26 +123,23 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(place, trained)
 
 def test_sigterm_to_the_whole_group_saves_and_the_same_command_goes_on(place):
     name = ["name=stopped", "folds=[0]", "train.epochs=4", "loader.workers=2"]
-    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, train_args(*name))]
+    command = ["train.py", *train_args(*name)]
     log = place / "runs/stopped/fold_0/log.jsonl"
-    process = subprocess.Popen(
-        command, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while process.poll() is None and not (log.exists() and log.read_text()):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGTERM)  # also to the loader's workers, as a machine going down
-    error = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM and "stopped at step" in error
-    assert "Traceback" not in error
-    said = good("train.py", *train_args(*name), cwd=place)
+    process = Forked(place, *command)
+    process.wait(lambda: log.exists() and log.read_text())
+    # Also to the loader's workers, as a machine going down.
+    assert process.kill(signal.SIGTERM) == 128 + signal.SIGTERM
+    said = process.said()
+    assert "stopped at step" in said and "Traceback" not in said
+    said = good(place, *command)
     assert "goes on at step" in said and "best mae" in said
 
 
 def test_finished_folds_are_skipped_and_the_saved_config_repeats_the_run(place, trained):
-    said = good("train.py", "--config", trained / "config.yaml", cwd=place)
+    said = good(place, "train.py", "--config", trained / "config.yaml")
     assert said.count("skipped") == 3
     again = ["--config", trained / "config.yaml", "name=again", "folds=[1]"]
-    good("train.py", *again, cwd=place)
+    Forked(place, "train.py", *again).good()
     weights = [
         load_state(run / "fold_1/final.safetensors")["model"]
         for run in (trained, place / "runs/again")
@@ -170,9 +148,9 @@ def test_finished_folds_are_skipped_and_the_saved_config_repeats_the_run(place, 
 
 
 def test_limit_is_a_quick_look(place):
-    said = good("train.py", *train_args("name=look", "folds=[0]"), "--limit", 4, cwd=place)
+    said = good(place, "train.py", *train_args("name=look", "folds=[0]"), "--limit", 4)
     assert "at step 2 of 2" in said  # two epochs of one step
-    good("predict.py", "--run", "runs/look", "--oof", cwd=place)
+    good(place, "predict.py", "--run", "runs/look", "--oof")
     found = load_predictions(place / "runs/look/fold_0/predictions/valid.npy")
     assert len(found) == 4
 
@@ -192,9 +170,9 @@ def test_limit_is_a_quick_look(place):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(place, trained, command, parts):
-    done = run(*command, cwd=place)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
+    code, _, said = run_in(place, *command)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(errors) == 1, said[-2000:]
+    assert "Traceback" not in said
     for part in parts:
         assert part in errors[0]

@@ -1,33 +1,26 @@
 """Prediction that is killed, stopped or shared between processes leaves the same files."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
+import socket
 from pathlib import Path
 
 import pytest
+from cli import Forked
 
-TESTS = Path(__file__).parent.parent
-HOW = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+SCRIPT = Path(__file__).parent.parent / "toy_predict.py"
 FILES = ("a.npy", "b.npy", "a.ids.csv", "b.ids.csv")
 
 
-def start(out, pause=0.0, processes=None):
-    command = [sys.executable]
-    if processes:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        command += [str(processes)]
-    command += [str(TESTS / "toy_predict.py"), str(out), str(pause)]
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **HOW}, start_new_session=True, **how)
+def start(out, pause=0.0, **environment):
+    return Forked(out, SCRIPT, out, pause, ACCELERATE_USE_CPU="true", **environment)
 
 
-def finish(process):
-    out, error = process.communicate()
-    assert process.returncode == 0, error[-2000:]
-    return out
+def start_two(out, pause=0.0):
+    """Two processes that know of each other as a launcher tells them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    return [start(out, pause, RANK=rank, LOCAL_RANK=rank, **where) for rank in "01"]
 
 
 def contents(out):
@@ -38,32 +31,26 @@ def contents(out):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    said = finish(start(out))
+    said = start(out).good()
     assert "warning: 3 of 96 samples could not be read: s003, s040, s041" in said
     return contents(out)
 
 
-def when_finished(process, out, chunks):
-    """Wait until so many chunks are finished."""
-    while len(list(out.glob("a.predicting/chunk-*.json"))) < chunks:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.003)
+def finished(out, chunks):
+    """Whether so many chunks are finished."""
+    return len(list(out.glob("a.predicting/chunk-*.json"))) >= chunks
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, whole):
     for chunks in (0, 2, 8):
         process = start(tmp_path, pause=0.01)
-        if chunks:
-            when_finished(process, tmp_path, chunks)
-        else:
-            while not (tmp_path / "a.predicting/recipe.json").exists():
-                time.sleep(0.003)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        recipe = tmp_path / "a.predicting/recipe.json"
+        process.wait(lambda n=chunks, recipe=recipe: recipe.exists() and finished(tmp_path, n))
+        assert process.kill(signal.SIGKILL) == -signal.SIGKILL
         assert not (tmp_path / "a.npy").exists()
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("a.predicting/chunk-*.json")}
     assert len(before) >= 8
-    said = finish(start(tmp_path))
+    said = start(tmp_path).good()
     assert contents(tmp_path) == whole
     assert "warning: 3 of 96 samples could not be read: s003, s040, s041" in said
     assert f"{96 - 10 * len(before)} samples in" in said or len(before) > 9
@@ -71,21 +58,19 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(tmp_path, whole):
 
 def test_sigterm_ends_it_between_two_batches_and_it_goes_on(tmp_path, whole):
     process = start(tmp_path, pause=0.02)
-    when_finished(process, tmp_path, 2)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, error = process.communicate()
-    assert "stopped; finished chunks are kept" in error
-    finish(start(tmp_path))
+    process.wait(lambda: finished(tmp_path, 2))
+    assert process.kill(signal.SIGTERM)
+    assert "stopped; finished chunks are kept" in process.said()
+    start(tmp_path).good()
     assert contents(tmp_path) == whole
 
 
 def test_two_processes_leave_what_one_does_also_after_a_kill(tmp_path, whole):
-    process = start(tmp_path, pause=0.02, processes=2)
-    when_finished(process, tmp_path, 3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    time.sleep(0.5)  # its children are in sessions of their own and follow it
-    said = finish(start(tmp_path, processes=2))
-    assert said.count("one of 2 processes") == 2 and "on 2 devices" in said
+    first, second = start_two(tmp_path, pause=0.02)
+    first.wait(lambda: finished(tmp_path, 3))
+    for process in (first, second):
+        process.kill(signal.SIGKILL)
+    said = [process.good() for process in start_two(tmp_path)]
+    assert all("one of 2 processes" in each for each in said) and "on 2 devices" in said[0]
     assert contents(tmp_path) == whole
-    assert said.count("warning: 3 of 96") == 1
+    assert "".join(said).count("warning: 3 of 96") == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli import Forked
 
 from comp.core.checkpoint import load_state
 
@@ -15,14 +16,18 @@ TESTS = Path(__file__).parent.parent
 
 
 def launch(root, processes, accumulate):
-    # Not by `accelerate launch --cpu`, which starts a single process whatever it is told.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes)]
-    command += [str(TESTS / "toy_fit.py"), str(root), str(accumulate)]
-    how = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **how})
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count(f"one of {processes} processes") == processes
+    arguments = [str(TESTS / "toy_fit.py"), str(root), str(accumulate)]
+    if processes == 1:
+        said = Forked(root.parent, *arguments, ACCELERATE_USE_CPU="true").good()
+    else:
+        # Not by `accelerate launch --cpu`, which starts a single process whatever it is told.
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", str(processes), *arguments]
+        how = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **how})
+        assert done.returncode == 0, done.stderr[-2000:]
+        said = done.stdout
+    assert said.count(f"one of {processes} processes") == processes
     folder = root / "toy" / "fold_0"
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return log, load_state(folder / "final.safetensors")["model"]

@@ -1,15 +1,11 @@
 """Submissions of two made-up layouts: labels as text, one row an id; numbers, three rows an id."""
 
-import resource
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from cli import SCRIPTS
+from cli import disk_full_at, run
 
 from comp.core import layout as layout_module
 from comp.core import submission
@@ -297,20 +293,15 @@ def test_missing_and_binary_files_are_one_line(tmp_path):
         read_ids(tmp_path / "binary.csv", TRIPLE)
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
-    """A file-size limit fails a write as a full disk does, in the middle of the file."""
+def test_a_full_disk_leaves_the_old_file(tmp_path, capsys):
+    """It is full in the middle of the file."""
     values = np.full((2000, 70, 70), 3000.123, np.float32)
     table = pd.DataFrame({"id": [f"{i:010x}" for i in range(2000)]})
     save_predictions(tmp_path / "p.npy", table, values)
     out = tmp_path / "s.csv"
     out.write_text("old\n")
-    script = SCRIPTS / "submit.py"
-    done = subprocess.run(
-        [sys.executable, script, "--predictions", tmp_path / "p.npy", "--out", out],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 22, 1 << 22)),
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {out}: not written: File too large")
+    with disk_full_at(1 << 22):
+        assert run("submit.py", "--predictions", tmp_path / "p.npy", "--out", out) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"error: {out}: not written: File too large")
     assert out.read_text() == "old\n" and not list(tmp_path.glob("*.partial"))

@@ -12,7 +12,7 @@ from comp.core.threads import share_cores
 
 
 @pytest.fixture(autouse=True)
-def _four_cores(one_thread, monkeypatch):
+def _four_cores(set_threads, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -24,9 +24,9 @@ def test_each_process_gets_its_part(processes, threads):
 
 
 @pytest.mark.parametrize("wish", ["3", None])
-def test_without_the_launchers_one_thread_nothing_changes(monkeypatch, wish):
+def test_without_the_launchers_one_thread_nothing_changes(monkeypatch, wish, set_threads):
     monkeypatch.setenv("OMP_NUM_THREADS", wish) if wish else monkeypatch.delenv("OMP_NUM_THREADS")
-    torch.set_num_threads(3)
+    set_threads(3)
     share_cores(1)
     assert torch.get_num_threads() == 3
 

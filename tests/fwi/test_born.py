@@ -31,8 +31,8 @@ def steps(survey=SURVEY):
     return velocity
 
 
-@pytest.fixture
-def derivatives(one_thread):
+@pytest.fixture(scope="module")
+def derivatives():
     """(shots, bins, receivers, cells)."""
     return torch.stack(list(Born(SURVEY, 45).derivatives(steps()[0].float())))
 

@@ -14,7 +14,6 @@ from comp.fwi.wave import simulate
 SURVEY = Survey(
     ny=20, nx=24, nt=320, pad=40, source_columns=(0, 11, 23), receiver_columns=tuple(range(24))
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Fewer than by default: the map is small.
 STAGES = (Stage(2 / 3, 2, 0.1), Stage(4 / 3, 2, 0.5), Stage(3, 3, 2.0, 100), Stage(3, 3, 2.0, 30))

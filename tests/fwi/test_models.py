@@ -19,8 +19,6 @@ from comp.fwi.models import build_model
 from comp.fwi.survey import OFFICIAL
 from comp.fwi.task import FwiTask
 
-# Two threads wait for each other on a busy machine.
-pytestmark = pytest.mark.usefixtures("one_thread")
 NARROW = {"decoder": (32, 16, 16, 16)}
 HGNET = {"name": "hgnet", "backbone": "hgnetv2_b0", **NARROW}
 CONVNEXT = {"name": "convnext", "backbone": "convnext_atto", **NARROW}
@@ -74,7 +72,6 @@ def records(n=2):
 @pytest.fixture(params=MODELS, scope="module")
 def built(request):
     """A network, and what it makes of two records; to be left as it is."""
-    torch.set_num_threads(1)  # as the tests have it; sums differ in their last digit otherwise
     model = build_short(request.param)
     with torch.no_grad():
         return model, model(records())

@@ -29,9 +29,6 @@ SHORT = replace(OFFICIAL, nt=120, pad=20)
 SURVEYS = {"five": SHORT, "six": SHORT.with_six_shots()}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def maps(family="CurveVel_A", count=2):
     return torch.from_numpy(generate(family, count, 3))
 

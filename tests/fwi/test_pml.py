@@ -12,8 +12,6 @@ from comp.fwi.survey import OFFICIAL
 from comp.fwi.velocity import generate
 from comp.fwi.wave import pml, sponge
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("width", [20, 60])
 def test_is_the_official_scheme_but_for_the_layer(width):

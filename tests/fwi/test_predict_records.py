@@ -16,7 +16,6 @@ from comp.fwi.submission import LAYOUT
 from comp.fwi.survey import OFFICIAL
 from comp.tasks import build_task, load_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 IDS = ["00000000c3", "00000000a1", "00000000ff", "00000000b2", "00000000d4", "00000000e5"]
 SMALL = ["model.decoder=[16,8,8,8,8]", "model.input_size=[32,64]", "loader.workers=0"]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cli import run_in
 
 from comp.core.claims import exclusive
 from comp.core.errors import InputError
@@ -305,7 +306,7 @@ def test_killed_anywhere_and_started_again_is_byte_identical(tmp_path):
     write_pair(raw, VEL, "1", rows=17, seed=1)
     write_pair(raw, FAULT, "2_1_0", rows=1, seed=2)
     command = [sys.executable, "-c", KILLER, str(raw), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     killed, unfinished = map(int, re.findall(r"\d+", run.stdout))
@@ -366,9 +367,7 @@ def test_second_writer_is_refused(raw, tmp_path):
 
 
 def test_script_reports_one_line_and_exit_code_2(raw, tmp_path):
-    script = os.path.join(os.path.dirname(__file__), "../../scripts/prepare.py")
-    command = [sys.executable, script, "--raw", str(raw), "--out", str(tmp_path / "out")]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 2
-    assert run.stderr.count("\n") == 1
-    assert run.stderr.startswith("error: ") and "expected ('any', 5, 1000, 70)" in run.stderr
+    code, _, said = run_in(tmp_path, "prepare.py", "--raw", raw, "--out", tmp_path / "out")
+    assert code == 2
+    assert said.count("\n") == 1
+    assert said.startswith("error: ") and "expected ('any', 5, 1000, 70)" in said

@@ -297,8 +297,7 @@ KILLER = textwrap.dedent("""
 
 def test_killed_anywhere_and_started_again_is_byte_identical(tmp_path):
     command = [sys.executable, "-c", KILLER, str(tmp_path)]
-    places = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
 

@@ -110,17 +110,14 @@ def test_edges_wrap():
     torch.testing.assert_close(low, high)
 
 
-def test_a_map_is_alone_in_its_batch(monkeypatch):
+def test_a_map_is_alone_in_its_batch(monkeypatch, set_threads):
     """Bit for bit the same record, whatever shares the batch and however many threads run."""
     velocity = torch.cat([layered_map(SMALL, seed, torch.float32) for seed in range(5)])
     monkeypatch.setattr(sponge_cpu, "CHUNK", 2)
+    set_threads(2)
     together = simulate(velocity, SMALL)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = torch.cat([simulate(v[None], SMALL) for v in velocity.flip(0)]).flip(0)
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(1)
+    alone = torch.cat([simulate(v[None], SMALL) for v in velocity.flip(0)]).flip(0)
     assert torch.equal(together, alone)
     assert simulate(velocity[:0], SMALL).shape == (0, *SMALL.record_shape)
 

@@ -28,9 +28,6 @@ from comp.tasks import load_config
 
 CONFIGS = ROOT / "configs/image"
 
-# Small networks: several threads only wait for each other.
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
