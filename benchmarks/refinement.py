@@ -25,11 +25,11 @@ import torch
 from comp.core.errors import InputError, run_script
 from comp.core.files import save_npy
 from comp.core.predictions import load_predictions, save_predictions
+from comp.core.share import Share
 from comp.fwi.guesses import Newton
 from comp.fwi.metrics import sample_mae
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine_settings import Precision, Settings
-from comp.core.share import Share
 from comp.fwi.refining import refine_file
 from comp.fwi.shards import AMPLITUDE_SCALE
 from comp.fwi.wave import Solver, simulate

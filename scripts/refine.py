@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 from comp.core.errors import run_script
+from comp.core.share import Share
 from comp.core.signals import Stopped
 from comp.core.threads import share_cores
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine import Settings
-from comp.core.share import Share
 from comp.fwi.refining import refine_file
 
 

@@ -23,11 +23,11 @@ from comp.core.claims import exclusive
 from comp.core.errors import InputError
 from comp.core.files import sha256
 from comp.core.predictions import Predictions, load_predictions
+from comp.core.share import Share
 from comp.core.signals import StopRequest
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.records import RecordFolder
 from comp.fwi.refine import Refiner, Sample, Settings
-from comp.core.share import Share
 from comp.fwi.refine_work import Work
 from comp.fwi.router import route
 from comp.fwi.shots import ShotStore

@@ -147,7 +147,9 @@ def _still_missing(
             missing.append(shard)
             continue
         entry = read_json(path)
-        advance(shard.rows, sum(entry[kind]["bytes"] for kind in ("shots", "velocity") if entry[kind]))
+        advance(
+            shard.rows, sum(entry[kind]["bytes"] for kind in ("shots", "velocity") if entry[kind])
+        )
     return missing
 
 
@@ -254,9 +256,7 @@ def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict
     write_json(shard_file(folder, shard.name, "json"), sidecar)
 
 
-def _encode(
-    records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, first_row: int
-) -> None:
+def _encode(records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, first_row: int) -> None:
     """Check `records` and write them to `out` as scaled float16, rounded where they are."""
     records = torch.as_tensor(records)
     peak = check_records(records, path, first_row)

@@ -18,8 +18,8 @@ from comp.core.files import new_npy, read_json, save_npy, write_json
 from comp.core.lineage import join_lineages
 from comp.core.predictions import Predictions, write_ids
 from comp.core.share import Share
-from comp.core.threads import share_cores
 from comp.core.submission import write_submission
+from comp.core.threads import share_cores
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.maps import Maps
 from comp.fwi.shard_writer import (

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from waves import relative
 
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.velocity import FAMILIES, generate
 from comp.fwi.wave import onchip, simulate, sponge, sponge_cpu, sponge_cuda
 from comp.fwi.wave.scheme import discretise
-from waves import relative
 
 # Quadrants of unequal sizes, several row groups and column blocks; waves go round the edges.
 SMALL = Survey(
@@ -91,7 +91,15 @@ def exact(velocity: torch.Tensor, survey: Survey):
     "survey",
     [
         SMALL,
-        replace(SMALL, ny=12, nx=18, source_row=0, receiver_row=0, source_columns=(5, 16), receiver_columns=(0, 16)),
+        replace(
+            SMALL,
+            ny=12,
+            nx=18,
+            source_row=0,
+            receiver_row=0,
+            source_columns=(5, 16),
+            receiver_columns=(0, 16),
+        ),
         replace(SMALL, nt=20),
     ],
 )
@@ -124,7 +132,9 @@ def test_gradients(emulated, monkeypatch, room):
 @pytest.fixture
 def families():
     """(20, 70, 70) generated maps on the GPU, two of every family."""
-    drawn = [torch.from_numpy(generate(family, 2, seed=[4, i])) for i, family in enumerate(FAMILIES)]
+    drawn = [
+        torch.from_numpy(generate(family, 2, seed=[4, i])) for i, family in enumerate(FAMILIES)
+    ]
     return torch.cat(drawn).cuda()
 
 

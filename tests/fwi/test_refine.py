@@ -17,10 +17,10 @@ import torch
 from comp.core.errors import InputError
 from comp.core.files import save_npy
 from comp.core.predictions import load_predictions, save_predictions
+from comp.core.share import Share
 from comp.core.signals import Stopped
 from comp.fwi.maps import Maps
 from comp.fwi.refine import Refiner, Sample, Settings, energy
-from comp.core.share import Share
 from comp.fwi.refining import open_records, refine_file
 from comp.fwi.simulated import write_training
 from comp.fwi.survey import Survey
