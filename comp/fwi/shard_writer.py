@@ -111,7 +111,7 @@ def _write_missing(
     recipes: dict[str, dict[str, Any]],
     share: Share,
 ) -> None:
-    """Write a process's share of the shards that are not on disk; the first waits for the others."""
+    """Write a process's share of what is not on disk; the first waits for the others."""
     missing = [s for s in shards if not _finished(folder, s.name, recipes[s.name])]
     # Who looks later sees fewer missing, so shares are of all shards, not of those.
     mine = {shard.name for shard in shards[share.index :: share.count]}

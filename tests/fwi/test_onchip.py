@@ -1,4 +1,4 @@
-"""The kernels that hold a shot on chip: on a CPU by emulation of their source, on a GPU as they are."""
+"""The kernels that hold a shot on chip: their source emulated on a CPU, themselves on a GPU."""
 
 import ctypes
 import shutil

@@ -1,13 +1,13 @@
 """The sponge scheme and its adjoint with whole shots held on chip, see `onchip.cu`.
 
-For NVIDIA GPUs with thread-block clusters and 227 KB of shared memory a multiprocessor (Hopper, data
-centre Blackwell), float32, and surveys whose sources and receivers share a row; `fits` tells. Where
-it does not fit, `sponge_cuda` runs the same scheme with one launch a time step.
+For NVIDIA GPUs with thread-block clusters and 227 KB of shared memory a multiprocessor (Hopper,
+data centre Blackwell), float32, and surveys whose sources and receivers share a row; `fits` tells.
+Where it does not fit, `sponge_cuda` runs the same scheme with one launch a time step.
 
-A gradient needs the forward field's Laplacian and damped change at every step, 384 MB a shot in
-halves with a scale. They are kept for a batch that leaves most of the GPU's memory free. For a larger
-one they are kept for as many shots as the GPU runs at a time: the forward run is repeated for each
-such group just before its adjoint, so memory does not grow with the batch.
+A gradient needs the forward field's Laplacian and damped change at every step, 389 MB a shot in
+halves with a scale. They are kept for a batch that leaves most of the GPU's memory free. For a
+larger one they are kept for as many shots as the GPU runs at a time: the forward run is repeated
+for each such group just before its adjoint, so memory does not grow with the batch.
 """
 
 import math
@@ -41,6 +41,9 @@ LEAD = 32
 
 # Share of the free memory that what is kept for a gradient may take.
 KEPT_SHARE = 0.4
+
+# The kernels, as their definitions KEEP and ADJOINT.
+KINDS = {"forward": (0, 0), "keep": (1, 0), "adjoint": (0, 1)}
 
 Saved = tuple[torch.Tensor, ...]
 
@@ -129,7 +132,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
     it is given to the first cell.
     """
     with torch.cuda.device(scheme.alpha.device):
-        n, shots, nt = scheme.amplitude.shape
+        n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
         row, columns = int(scheme.receivers[0, 0]), scheme.receivers[:, 1]
         launcher = _Launcher(scheme)
@@ -163,8 +166,6 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
 
 class _Launcher:
     """The kernels for a scheme's maps, and the tables that they read."""
-
-    KINDS = {"forward": (0, 0), "keep": (1, 0), "adjoint": (0, 1)}
 
     def __init__(self, scheme: Scheme) -> None:
         self._scheme = scheme
@@ -242,7 +243,7 @@ class _Launcher:
 
     def _function(self, kind: str) -> object:
         """The kernel "forward", "keep" or "adjoint"."""
-        keep, adjoint = self.KINDS[kind]
+        keep, adjoint = KINDS[kind]
         centre, near, far = STENCIL
         names = ["Y", "X", "WARPS", "HOLD", "REGISTERS"]
         definitions = {name: str(self._shape[name]) for name in names}

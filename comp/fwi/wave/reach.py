@@ -36,7 +36,7 @@ def _columns(cells: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @cache
 def _on_device(numbers: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """(len,) int32, copied once, as a copy makes the host wait for all that was queued before it."""
+    """(len,) int32, copied once: the host waits for a copy, and all that was queued before it."""
     return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 

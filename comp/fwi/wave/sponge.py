@@ -1,8 +1,8 @@
 """The exact forward model and its gradient: one scheme, run by a backend for each kind of device.
 
 A backend is a module with three functions: `chunk`, how many maps it takes at once, `run` and
-`gradients` over the `Scheme` of so many; `sponge_cpu` and `sponge_cuda` say what they take and give,
-and have `snapshots` of one map's fields too. `onchip` takes their place where the GPU can.
+`gradients` over the `Scheme` of so many; `sponge_cpu` and `sponge_cuda` say what they take and
+give, and have `snapshots` of one map's fields too. `onchip` goes before where the GPU can.
 
 The gradient is that of the discrete scheme, not of a discretised adjoint equation. One step is
 
