@@ -158,7 +158,7 @@ def test_a_test_image_that_cannot_be_decoded_gets_the_labels_of_the_prior(place,
     predicted, _, submitted, scored = way(capsys, made, "train.epochs=1")
     store = ImageStore("data")
     for said in (predicted, submitted):
-        assert f"1 of 6 samples could not be read: {ids[2]}" in said
+        assert f"1 of 6 samples could not be read or predicted: {ids[2]}" in said
     sets = read_sets("s.csv", store, ids)
     assert (sets[2] == stand_in_labels(store)).all() and sets[2].any()
     assert "score of s.csv" in scored

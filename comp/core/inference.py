@@ -175,18 +175,25 @@ class Inference:
     def _write(
         self, rows: np.ndarray, found: list[Host], lost: np.ndarray | None, networks: int
     ) -> np.ndarray:
-        """Write a batch; the rows that were broken."""
+        """Write a batch; the rows that got a stand-in, from one network at least.
+
+        Where no sample of a batch has finite values it is the network that is broken.
+        """
+        broken = np.zeros(len(rows), bool) if lost is None else lost.copy()
         for network in range(networks):
             values = found[network]()
-            if lost is not None and lost.any():
+            bad = ~np.isfinite(values).reshape(len(rows), -1).all(1)
+            if bad.any() and ((bad.all() and len(rows) > 1) or not self._has_stand_in()):
+                name = self._names[rows[int(np.argmax(bad))]]
+                raise InputError(f"prediction of {name} is not finite")
+            if lost is not None:
+                bad |= lost
+            if bad.any():
                 values = values.copy()
-                values[lost] = self._stand_in(network)
-            finite = np.isfinite(values).reshape(len(rows), -1).all(1)
-            if not finite.all():
-                bad = self._names[rows[int(np.argmin(finite))]]
-                raise InputError(f"prediction of {bad} is not finite")
+                values[bad] = self._stand_in(network)
+                broken |= bad
             self._chunks.write(network, rows, values)
-        return rows[:0] if lost is None else rows[lost]
+        return rows[broken]
 
     def _has_stand_in(self) -> bool:
         try:

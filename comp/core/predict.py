@@ -192,8 +192,8 @@ def predict(
     """Write one prediction file per network, rows in the order of `table`.
 
     Processes take chunks of rows in turn and write into the same files. Killed and started again,
-    the same call goes on. Samples that could not be read get the stand-in; the id
-    table marks them, and they are named at the end.
+    the same call goes on. Samples that could not be read, or whose values are not finite, get the
+    stand-in; the id table marks them, and they are named at the end.
 
     Args:
         task: casts, views and their inverses.
@@ -210,7 +210,8 @@ def predict(
         The files that were written, the first of `outs`: all, unless the time did not suffice.
 
     Raises:
-        InputError: unfinished work of another kind is in the way; a prediction is not finite.
+        InputError: unfinished work of another kind is in the way; the predictions of a whole batch
+            are not finite, or one is and there is no stand-in.
         Stopped: asked to end by Ctrl-C or SIGTERM; the next call goes on.
     """
     device = accelerator.device

@@ -114,12 +114,12 @@ def save_predictions(path: str | Path, table: pd.DataFrame, values: np.ndarray) 
 
 
 def note_broken(table: pd.DataFrame) -> None:
-    """Name the samples that an id table marks as unreadable, with a 1 in its column `broken`."""
+    """Name the samples that an id table marks as lost, with a 1 in its column `broken`."""
     if "broken" not in table:
         return
     lost = table["id"][table["broken"].astype(str) == "1"]
     names = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
-    print(f"warning: {len(lost)} of {len(table)} samples could not be read: {names}")
+    print(f"warning: {len(lost)} of {len(table)} samples could not be read or predicted: {names}")
 
 
 def check_unique(ids: pd.Series, source: str | Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from toy import ToyData, ToyTask, toy_config
 
+from comp.core.errors import InputError
 from comp.core.predict import fold_folder, new_accelerator, predict
 from comp.core.predictions import load_predictions, note_broken
 from comp.core.trainer import fit
@@ -48,7 +49,9 @@ def test_broken_samples_get_the_stand_in_and_are_named(tmp_path, capsys):
         assert (file.values[~lost] == plain.values[~lost]).all()
         assert file.table["broken"].tolist() == lost.astype(int).tolist()
     said = capsys.readouterr().out
-    assert said.count("warning: 3 of 96 samples could not be read: s003, s040, s041\n") == 1
+    names = "s003, s040, s041"
+    line = f"warning: 3 of 96 samples could not be read or predicted: {names}\n"
+    assert said.count(line) == 1
 
 
 def test_of_many_broken_samples_the_first_are_named(tmp_path, capsys):
@@ -72,3 +75,37 @@ def test_training_leaves_the_stand_in_where_there_is_one(tmp_path):
         path = fold_folder(config.folder, 0) / "stand_in.npy"
         assert path.exists() == left
     assert np.load(path).tolist() == [7.0]
+
+
+def with_nan(task, rows):
+    """`task` whose networks answer the test samples `rows` with NaN."""
+    rows, plain = torch.tensor(rows), task.build_model
+
+    def broken():
+        network = plain()
+
+        def spoil(_, given, output):
+            known = task.x[rows]
+            same = (given[0][:, None] == known).all(2).any(1)
+            return torch.where(same[:, None], torch.nan, output)
+
+        network.register_forward_hook(spoil)
+        return network
+
+    task.build_model = broken
+    return task
+
+
+def test_a_prediction_that_is_not_finite_gets_the_stand_in_too(tmp_path, capsys):
+    task = with_nan(Fragile(toy_config(tmp_path)), [50, 51])
+    lost = np.isin(np.arange(96), [*LOST, 50, 51])
+    for file in predicted(tmp_path, task):
+        assert (file.values[lost] == 7).all() and np.isfinite(file.values).all()
+        assert file.table["broken"].tolist() == lost.astype(int).tolist()
+    assert "5 of 96 samples could not be read or predicted" in capsys.readouterr().out
+
+
+def test_a_network_that_predicts_nothing_is_an_error(tmp_path):
+    task = with_nan(Fragile(toy_config(tmp_path)), list(range(96)))
+    with pytest.raises(InputError, match="prediction of s000 is not finite"):
+        predicted(tmp_path, task)

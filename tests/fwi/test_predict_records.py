@@ -67,7 +67,7 @@ def test_broken_and_absent_records_get_the_saved_mean_map(place, capsys):
     assert run(*PLAIN, *how, "loader.workers=1", "train.channels_last=true") == 0
     said = capsys.readouterr().out
     lost = [IDS[0], IDS[2], IDS[4], "0000000fff"]
-    assert f"warning: 4 of 7 samples could not be read: {', '.join(lost)}\n" in said
+    assert f"warning: 4 of 7 samples could not be read or predicted: {', '.join(lost)}\n" in said
     for fold, full in enumerate(whole):
         file = load_predictions(f"out/fold_{fold}.npy")
         assert np.load(file.path).dtype == np.uint16
