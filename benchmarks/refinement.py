@@ -115,6 +115,10 @@ def main() -> None:
     limit = args.limit or len(load_predictions(args.predictions))
     table, starts, truth = choose(args.predictions, args.truth, limit)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    of_family = table.reset_index(drop=True).groupby("family").groups
+    if unknown := [family for family in args.families or () if family not in of_family]:
+        known = ", ".join(of_family)
+        raise InputError(f"--families: {unknown[0]!r} is none of {args.truth}'s ({known})")
     print(f"on {torch.cuda.device_count()} GPUs" if device == "cuda" else "on the CPU")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -131,7 +135,6 @@ def main() -> None:
                 newton=newton,
             )
             found = {}
-            of_family = table.reset_index(drop=True).groupby("family").groups
             for family in args.families or of_family:
                 rows = of_family[family]
                 given = folder / f"{family}.npy"

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +79,7 @@ def emulated(monkeypatch, tmp_path_factory):
     )
     monkeypatch.setattr(onchip.nvrtc, "Launch", EmulatedLaunch)
     monkeypatch.setattr(onchip.nvrtc, "active_clusters", lambda *_: 2)
+    monkeypatch.setattr(onchip, "WARPS", 4)  # turns of fewer threads take less time
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
 
 
@@ -127,6 +129,28 @@ def test_gradients(emulated, monkeypatch, room):
     assert relative(found.amplitude, expected.amplitude) < 2e-6
     along = [(part.kappa * reference.kappa).sum((1, 2)) for part in (found, expected)]
     assert relative(*along) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("device", "survey", "reason"),
+    [
+        ({}, OFFICIAL, ""),
+        ({"name": "Tesla T4", "major": 7, "minor": 5}, OFFICIAL, "Tesla T4 has no clusters"),
+        ({"shared_memory_per_block_optin": 101376}, OFFICIAL, "has 99 KB of shared memory a block"),
+        ({}, replace(OFFICIAL, receiver_row=2), "unequal rows"),
+        ({}, replace(OFFICIAL, nx=71), "odd sides"),
+        ({}, replace(OFFICIAL, ny=90), "too large"),
+    ],
+)
+def test_what_keeps_shots_from_the_chip(monkeypatch, device, survey, reason):
+    hopper = {"name": "H200", "major": 9, "minor": 0, "shared_memory_per_block_optin": 232448}
+    properties = SimpleNamespace(**(hopper | device))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    onchip.why_not.cache_clear()
+    found = onchip.why_not(torch.device("cuda", 0), survey)
+    onchip.why_not.cache_clear()
+    assert reason in found and bool(reason) == bool(found)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ for each such group just before its adjoint, so memory does not grow with the ba
 """
 
 import math
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -49,12 +50,38 @@ Saved = tuple[torch.Tensor, ...]
 
 
 def fits(velocity: torch.Tensor, survey: Survey) -> bool:
-    """Whether this backend can run `survey` on maps of this dtype on this device."""
+    """Whether this backend can run `survey` on maps of this dtype on this device.
+
+    Where it is not for want of double precision that it cannot, one line says why.
+    """
     if velocity.device.type != "cuda" or velocity.dtype != torch.float32:
         return False
-    if torch.cuda.get_device_capability(velocity.device) < (9, 0):
-        return False
-    return survey_fits(survey) and shared_memory(velocity.device) >= SHARED_BYTES
+    reason = why_not(velocity.device, survey)
+    if reason:
+        _say(f"wave: one launch a time step, not all in one: {reason}")
+    return not reason
+
+
+@cache
+def why_not(device: torch.device, survey: Survey) -> str:
+    """What keeps float32 shots of a survey from being held on chip; empty if nothing does."""
+    properties = torch.cuda.get_device_properties(device)
+    if (properties.major, properties.minor) < (9, 0):
+        return f"{properties.name} has no clusters of thread blocks"
+    if properties.shared_memory_per_block_optin < SHARED_BYTES:
+        found = properties.shared_memory_per_block_optin // 1024
+        return f"{properties.name} has {found} KB of shared memory a block, 227 are needed"
+    if tuple(int(part) for part in (torch.version.cuda or "0.0").split(".")[:2]) < (12, 4):
+        return f"torch is built for CUDA {torch.version.cuda}, 12.4 is needed"
+    if not survey_fits(survey):
+        return "the survey does not fit (unequal rows, odd sides, too large or too thin a sponge)"
+    return ""
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a line on stderr, once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def survey_fits(survey: Survey) -> bool:
@@ -71,12 +98,6 @@ def survey_fits(survey: Survey) -> bool:
         if larger > size - cut + survey.pad or size - larger > cut + survey.pad:
             return False
     return _shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
-
-
-@cache
-def shared_memory(device: torch.device) -> int:
-    """Bytes of shared memory that a block can have on this device."""
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
