@@ -50,7 +50,7 @@ class Share:
 
     def open_for_others(self, path: Path) -> None:
         """Let the other processes begin; the first calls it when all is ready for them."""
-        if self.count > 1:
+        if self.first and self.count > 1:
             write_json(path, {"launcher": os.getppid()})
 
     def wait_for_first(self, path: Path, done: Callable[[], bool]) -> None:

@@ -208,7 +208,7 @@ KILLER = textwrap.dedent("""
     from pathlib import Path
     import torch
     from comp.core.share import Share
-from comp.fwi.refine_work import Work
+    from comp.fwi.refine_work import Work
     from comp.fwi.refining import refine_file
     from test_refine import QUICK, TINY, contents
 

@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import cli
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,21 +72,22 @@ def test_the_gpu_is_taken_and_differs_in_the_last_bits_only(tmp_path):
         np.testing.assert_array_equal(gpu.velocity(row), cpu.velocity(row))
 
 
-def launched(processes, *arguments):
-    """`simulate.py` in so many processes, as `accelerate launch` starts them on as many GPUs."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes), str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+def launched(place, processes, *arguments):
+    """`simulate.py` in so many processes, started as a launcher does, on the CPU."""
+    started = []
+    for rank in range(processes):
+        numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        numbers["CUDA_VISIBLE_DEVICES"] = ""
+        started.append(cli.Forked(place, "simulate.py", *arguments, **numbers))
+    return started
 
 
 def test_two_processes_write_what_one_does(tmp_path):
     how = ["--families", *TWO, "--count", 3, "--shard-size", 2]
     for name, processes in (("one", 1), ("two", 2), ("two", 2)):
-        done = launched(processes, *how, "--out", tmp_path / name)
-        assert done.returncode == 0, done.stderr[-2000:]
+        first, *_ = said = [p.good() for p in launched(tmp_path, processes, *how, "--out", name)]
+        assert "6/6" in first and not any(said[1:])
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert "6/6" in done.stderr
 
 
 def test_what_one_process_leaves_out_another_takes_up(tmp_path, monkeypatch):
@@ -102,8 +104,9 @@ def test_what_one_process_leaves_out_another_takes_up(tmp_path, monkeypatch):
 
 
 def test_test_data_are_written_by_one_process(tmp_path):
-    done = launched(2, "--families", "FlatVel_A", "--as-test", "--out", tmp_path)
-    assert done.returncode and "--as-test: started in 2 processes, expected one" in done.stderr
+    (one, _) = launched(tmp_path, 2, "--families", "FlatVel_A", "--as-test", "--out", "test")
+    assert one.end() == 2
+    assert "--as-test: started in 2 processes, expected one" in one.said()
 
 
 def test_a_family_named_twice_is_made_once():
@@ -254,6 +257,7 @@ KILLER = textwrap.dedent("""
     import torch
     import comp.fwi.simulated as simulated
     from test_prepare import contents
+    from comp.core.share import Share
     from test_simulated import SHORT, generated
 
     work = sys.argv[1]
@@ -270,7 +274,7 @@ KILLER = textwrap.dedent("""
 
     def write(out):
         # On the CPU: forking and CUDA do not mix either.
-        simulated.write_training(f"{out}/train", generated(), SHORT, "cpu")
+        simulated.write_training(f"{out}/train", generated(), SHORT, Share(device="cpu"))
         simulated.write_test(f"{out}/test", generated(test=True), 0, SHORT, "cpu")
 
     def child(out):
