@@ -14,6 +14,7 @@ torch operations: they run on any device, and the chain rule through them is aut
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -72,8 +73,10 @@ def discretise(velocity: torch.Tensor, survey: Survey, wavelet: np.ndarray | Non
     alpha = _repeat_edges(_repeat_edges(alpha, survey.pad, 1), survey.pad, 2)
     kappa = _sponge(exact.amin((1, 2)), survey).to(velocity.dtype)
 
-    at_source = exact[:, survey.source_row, list(survey.source_columns)]
-    wavelet = survey.wavelet() if wavelet is None else wavelet
+    # One by one: the host would wait for a list of indices to be copied to a GPU.
+    at_source = torch.stack([exact[:, survey.source_row, x] for x in survey.source_columns], 1)
+    if wavelet is None:
+        wavelet = _own_wavelet(survey, velocity.device)
     wavelet = torch.as_tensor(wavelet, device=velocity.device)
     amplitude = ((at_source * survey.dt) ** 2)[..., None] * wavelet
     return Scheme(
@@ -84,6 +87,12 @@ def discretise(velocity: torch.Tensor, survey: Survey, wavelet: np.ndarray | Non
         _padded_cells(survey.receiver_row, survey.receiver_columns, survey),
         survey.pad,
     )
+
+
+@cache
+def _own_wavelet(survey: Survey, device: torch.device) -> torch.Tensor:
+    """The survey's wavelet (nt,), copied to a device once."""
+    return torch.as_tensor(survey.wavelet(), device=device)
 
 
 def _repeat_edges(maps: torch.Tensor, pad: int, axis: int) -> torch.Tensor:
