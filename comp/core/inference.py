@@ -21,6 +21,8 @@ from comp.core.loading import make_loader, to_device
 from comp.core.passes import Passes
 from comp.core.task import Task
 
+_SEVERAL = 4  # samples: if so many in a batch have no finite prediction, it is the network
+
 Host = Callable[[], np.ndarray]
 
 
@@ -177,17 +179,18 @@ class Inference:
     ) -> np.ndarray:
         """Write a batch; the rows that got a stand-in, from one network at least.
 
-        Where no sample of a batch has finite values it is the network that is broken.
+        Where none of several samples that could be read has finite values, the network is broken.
         """
         broken = np.zeros(len(rows), bool) if lost is None else lost.copy()
         for network in range(networks):
             values = found[network]()
             bad = ~np.isfinite(values).reshape(len(rows), -1).all(1)
-            if bad.any() and ((bad.all() and len(rows) > 1) or not self._has_stand_in()):
-                name = self._names[rows[int(np.argmax(bad))]]
+            read = np.ones(len(rows), bool) if lost is None else ~lost
+            hopeless = read.sum() >= _SEVERAL and bad[read].all()
+            if bad[read].any() and (hopeless or not self._has_stand_in()):
+                name = self._names[rows[int(np.argmax(bad & read))]]
                 raise InputError(f"prediction of {name} is not finite")
-            if lost is not None:
-                bad |= lost
+            bad |= ~read
             if bad.any():
                 values = values.copy()
                 values[bad] = self._stand_in(network)

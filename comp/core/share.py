@@ -13,9 +13,20 @@ from pathlib import Path
 
 import torch
 
+from comp.core.errors import InputError
 from comp.core.files import write_json
 
 _POLL = 0.2  # seconds between looks at what the first process has done
+
+
+def _launcher() -> list[int | str]:
+    """What tells the process that started this one from any other: its number and its start."""
+    parent = os.getppid()
+    try:
+        stat = Path(f"/proc/{parent}/stat").read_text()
+    except OSError:  # no such files on this system
+        return [parent]
+    return [parent, stat.rpartition(")")[2].split()[19]]
 
 
 @dataclass(frozen=True)
@@ -51,17 +62,23 @@ class Share:
     def open_for_others(self, path: Path) -> None:
         """Let the other processes begin; the first calls it when all is ready for them."""
         if self.first and self.count > 1:
-            write_json(path, {"launcher": os.getppid()})
+            write_json(path, {"launcher": _launcher()})
 
     def wait_for_first(self, path: Path, done: Callable[[], bool]) -> None:
         """Until the first process of the same launch has called `open_for_others`, or all is done.
 
         A file that a killed launch left speaks of another launcher. If the first process fails, the
-        launcher ends the others.
+        launcher ends the others; without one they would wait for good.
+
+        Raises:
+            InputError: the processes are on several hosts; what `done` raises.
         """
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        if here != self.count:
+            raise InputError(f"{self.count} processes, {here} of them here, expected one host")
         while not done():
             try:
-                if json.loads(path.read_text()) == {"launcher": os.getppid()}:
+                if json.loads(path.read_text()) == {"launcher": _launcher()}:
                     return
             except FileNotFoundError:
                 pass

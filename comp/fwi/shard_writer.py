@@ -117,6 +117,9 @@ def _write_missing(
     mine = {shard.name for shard in shards[share.index :: share.count]}
     others = [shard for shard in missing if shard.name not in mine]
     rows, still = (sum(shard.rows for shard in some) for some in (shards, missing))
+    if share.first:  # what is left of a broken shard must not look finished
+        for shard in missing:
+            shard_file(folder, shard.name, "json").unlink(missing_ok=True)
     bar = progress(rows, rows - still, hidden=not share.first)
     with bar as advance, ThreadPoolExecutor(1) as sealer:
         share.open_for_others(folder / _OPEN)
@@ -258,7 +261,8 @@ def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict
 
 def _encode(records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, first_row: int) -> None:
     """Check `records` and write them to `out` as scaled float16, rounded where they are."""
-    records = torch.as_tensor(records)
+    if isinstance(records, np.ndarray):
+        records = torch.from_numpy(records if records.flags.writeable else records.copy())
     peak = check_records(records, path, first_row)
     if (peak * AMPLITUDE_SCALE > _HALF_MAX).any():
         row = int(np.argmax(peak))

@@ -76,6 +76,9 @@ def write_training(
         survey: the acquisition.
         share: which of the processes that write it together this is, and its device.
         records: False writes the maps alone; training then simulates their records as it goes.
+
+    Raises:
+        InputError: as `write_shards`; a map that cannot be simulated.
     """
     simulator = Simulator(survey, share.device if share else None)
     if share and share.count > 1 and simulator.device.type == "cpu":

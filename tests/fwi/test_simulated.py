@@ -82,12 +82,12 @@ def launched(place, processes, *arguments):
     return started
 
 
-def test_two_processes_write_what_one_does(tmp_path):
+def test_several_processes_write_what_one_does(tmp_path):
     how = ["--families", *TWO, "--count", 3, "--shard-size", 2]
-    for name, processes in (("one", 1), ("two", 2), ("two", 2)):
+    for name, processes in (("one", 1), ("three", 3), ("three", 3)):
         first, *_ = said = [p.good() for p in launched(tmp_path, processes, *how, "--out", name)]
         assert "6/6" in first and not any(said[1:])
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
 def test_what_one_process_leaves_out_another_takes_up(tmp_path, monkeypatch):

@@ -114,6 +114,14 @@ def test_single_precision_is_close_to_double():
     assert float((single - exact).norm() / exact.norm()) < 1e-5
 
 
+def test_a_gradient_after_an_inference():
+    survey = replace(SMALL, nt=41)  # met by no other test, so that nothing is at hand yet
+    velocity = random_maps(1, survey)
+    with torch.inference_mode():
+        simulate(velocity, survey)
+    assert gradient(velocity, weights_for(velocity, survey), survey)[1].isfinite().all()
+
+
 def test_two_gradients_of_one_record():
     velocity = random_maps(1).requires_grad_()
     record = simulate(velocity, SMALL)

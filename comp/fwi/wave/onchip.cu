@@ -275,10 +275,11 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         #pragma unroll
         for (int b = 1; b < BLOCKS; ++b)
             if (me >= plan.begin[b]) block = b, begin = plan.begin[b], rows = plan.rows[b];
-        const int first = (me - begin) * plan.share;
-        int count = max(0, min((int)plan.share, rows - first));
+        const int offered = (me - begin) * plan.share;
+        int count = max(0, min((int)plan.share, rows - offered));
         const int column = 32 * block + 2 * pair;
         if (column >= nx) count = 0;
+        const int first = count ? offered : 0; // so that no address lies outside, used or not
 
         const int at = (first + 2) * PITCH + column + 2;
         const int cell = first * (RIGHT / 2) + column / 2;

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from comp.core.errors import InputError
 from comp.fwi.survey import Survey
 from comp.fwi.wave import nvrtc
 from comp.fwi.wave.reach import tables
@@ -24,9 +25,10 @@ from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
 from comp.fwi.wave.sponge_cuda import free_memory
 
 SOURCE = Path(__file__).with_name("onchip.cu")
-# Maps that go through a launch together. The last shots of a launch leave multiprocessors idle, so
-# it holds many; the records of so many take 0.8 GB.
-CHUNK = 128
+# Numbers in the records of maps that go through a launch together, those between the receivers
+# included: 128 maps of the official survey, 0.8 GB. The last shots of a launch leave parts of the
+# GPU idle, so it holds many.
+TOGETHER = 200_000_000
 # Warps of a block, a multiple of four: fewer hide less of the memory's latency, more take longer to
 # find out what each has to do.
 WARPS = 20
@@ -37,9 +39,9 @@ REGISTERS = 65536
 # Shared memory of a block that clusters of four can have.
 SHARED_BYTES = 227 * 1024
 # A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
-# pass: the scheme's own waves run ahead a little. With more the record does not change.
-LEAD = 32
-
+# pass: the scheme's own waves run ahead a little. README.md has the errors of other numbers. Where
+# waves need more steps for a cell than at LEAST_COURANT, so many would be too few.
+LEAD, LEAST_COURANT = 32, 0.14
 # Share of the free memory that what is kept for a gradient may take.
 KEPT_SHARE = 0.4
 
@@ -74,7 +76,7 @@ def why_not(device: torch.device, survey: Survey) -> str:
     if tuple(int(part) for part in (torch.version.cuda or "0.0").split(".")[:2]) < (12, 4):
         return f"torch is built for CUDA {torch.version.cuda}, 12.4 is needed"
     if not survey_fits(survey):
-        return "the survey does not fit (unequal rows, odd sides, too large or too thin a sponge)"
+        return "the survey does not fit (unequal rows, odd sides, size, thin sponge or short steps)"
     return ""
 
 
@@ -90,6 +92,8 @@ def survey_fits(survey: Survey) -> bool:
     if survey.source_row != survey.receiver_row or Y % 2 or X % 2 or min(Y, X) < 16:
         return False
     if Y // 2 + 2 > 255 or X // 2 + 2 > 7 * 32 or survey.pad < 8:  # see the kernel's `Plan`
+        return False
+    if survey.min_velocity * survey.dt / survey.dx < LEAST_COURANT:
         return False
     row = survey.source_row + survey.pad
     cuts = [column + survey.pad for column in survey.source_columns]
@@ -112,14 +116,15 @@ def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
         "X": X,
         "WARPS": WARPS,
         "REGISTERS": REGISTERS // WARPS // 256 * 8,
-        "BYTES": 4 * numbers + -(-nt // HOLD) * (2 * -(-right // 32) + 1),
+        # The adjoint's last sum takes a number a thread.
+        "BYTES": max(4 * numbers + -(-nt // HOLD) * (2 * -(-right // 32) + 1), 4 * 32 * WARPS),
         "HOLD": HOLD,
     }
 
 
 def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
     """How many maps to simulate at once."""
-    return CHUNK
+    return max(1, TOGETHER // (survey.shots * survey.nt * (survey.nx + 2 * survey.pad)))
 
 
 def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
@@ -141,7 +146,7 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
             launcher("forward", 0, launcher.fields, launcher.at_sources, record)
         columns = scheme.receivers[:, 1]
         first, last = int(columns[0]), int(columns[-1])
-        if torch.equal(columns, torch.arange(first, last + 1)):  # a slice needs no index on the GPU
+        if columns.tolist() == list(range(first, last + 1)):  # a slice needs no index on the GPU
             return record[..., first : last + 1].contiguous(), saved
         return record[..., columns.tolist()], saved
 
@@ -151,6 +156,9 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
 
     κ can only grow or shrink as a whole, and its slope in that direction is what is found; all of
     it is given to the first cell.
+
+    Raises:
+        InputError: the GPU's memory is too small for the history of one shot.
     """
     with torch.cuda.device(scheme.alpha.device):
         n, shots, _ = scheme.amplitude.shape
@@ -164,10 +172,10 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
-        together = launcher.fields if saved else min(launcher.clusters(), launcher.fields)
+        together = launcher.fields if saved else launcher.together()
         (history,) = saved or (launcher.history(together),)
         work = launcher.work(together)
-        for first in range(0, launcher.fields, together):
+        for first in range(0, launcher.fields, max(1, together)):
             count = min(together, launcher.fields - first)
             if not saved:
                 launcher("keep", first, count, launcher.at_sources, None, history)
@@ -178,7 +186,8 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         alpha /= launcher.scale[:, None, None] * scheme.alpha
         slope = sum(by_kappa[:, shot, part] for shot in range(shots) for part in range(4))
         kappa = torch.zeros_like(scheme.kappa)
-        kappa[:, 0, 0] = slope / launcher.scale / scheme.kappa[:, 0, 0]
+        strongest = scheme.kappa[:, 0, 0]
+        kappa[:, 0, 0] = torch.where(strongest > 0, slope / launcher.scale / strongest, 0)
         sources = scheme.sources.tolist()
         amplitude = torch.stack([trace[:, s, :, x] for s, (_, x) in enumerate(sources)], 1)
         at = torch.stack([scheme.alpha[:, y, x] for y, x in sources], 1)
@@ -212,8 +221,24 @@ class _Launcher:
 
     def room(self) -> bool:
         """Whether the history of all shots leaves enough memory free."""
-        size = 4 * self.fields * self._nt * math.prod(self._cells())
-        return size <= KEPT_SHARE * free_memory(self._scheme.alpha.device)
+        return self.fields * self._history_bytes() <= KEPT_SHARE * self._free()
+
+    def together(self) -> int:
+        """How many shots to have in the history: those that run at a time, if they fit."""
+        size, free = self._history_bytes(), self._free()
+        if size > free:
+            raise InputError(
+                f"velocity: a shot with gradient takes {size / 1e9:.1f} GB of GPU memory, "
+                f"{free / 1e9:.1f} are free"
+            )
+        return max(1, min(self._clusters(), self.fields, int(0.9 * free / size)))
+
+    def _history_bytes(self) -> int:
+        """Of a shot."""
+        return 4 * self._nt * math.prod(self._cells())
+
+    def _free(self) -> float:
+        return free_memory(self._scheme.alpha.device)
 
     def _cells(self) -> tuple[int, int, int]:
         """Four quadrants of the largest size."""
@@ -229,6 +254,8 @@ class _Launcher:
         *sums: torch.Tensor,
     ) -> None:
         """Run shots first … first + count − 1; `sums`: history, work, by_alpha, by_kappa."""
+        if not count:
+            return
         history, work, by_alpha, by_kappa = (*sums, None, None, None, None)[:4]
         receivers = self._scheme.receivers
         read = ["keep_column", "keep_row", "fastest", "awake", "source_column"]
@@ -257,7 +284,7 @@ class _Launcher:
             self._shape["BYTES"],
         )()
 
-    def clusters(self) -> int:
+    def _clusters(self) -> int:
         """How many shots the GPU runs at a time."""
         function = self._function("adjoint")
         return nvrtc.active_clusters(function, 4, 32 * WARPS, self._shape["BYTES"])

@@ -8,8 +8,9 @@ import torch
 
 from comp.fwi.wave.scheme import Scheme
 
-# Halves hold at most 65504. The largest value kept is about HEADROOM times the largest amplitude.
-HALF_RANGE, HEADROOM = 65504, 512
+# Halves hold at most 65504. The largest value kept is a Laplacian at a source, of about the
+# source's amplitude over α there; HEADROOM times that fits.
+HALF_RANGE, HEADROOM = 65504, 16
 # Slowness is added up in integers of 2⁻²⁰ steps a cell: the same sum in any order.
 FIXED_POINT = 2**20
 
@@ -19,7 +20,10 @@ def tables(scheme: Scheme, lead: int) -> dict[str, torch.Tensor]:
     row, column = (int(i) for i in scheme.receivers[0])
     across = scheme.kappa[:, row]  # there, κ is that of the side columns, 0 between them
     inner = across != scheme.kappa[:, 0]
-    largest = scheme.amplitude.abs().amax((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
+    sources = scheme.sources.tolist()
+    at_sources = torch.stack([scheme.alpha[:, y, x] for y, x in sources], 1)
+    largest = (scheme.amplitude.abs().amax(2) / at_sources).amax(1)
+    largest = largest.clamp(min=torch.finfo(torch.float32).tiny)
     return {
         "keep_column": torch.where(inner, 0, 1 - across).contiguous(),
         "keep_row": (1 - scheme.kappa[:, :, column]).contiguous(),
@@ -37,7 +41,8 @@ def _columns(cells: torch.Tensor, device: torch.device) -> torch.Tensor:
 @cache
 def _on_device(numbers: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """(len,) int32, copied once: the host waits for a copy, and all that was queued before it."""
-    return torch.tensor(numbers, dtype=torch.int32, device=device)
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 
 def awake(scheme: Scheme, lead: int) -> torch.Tensor:

@@ -92,7 +92,8 @@ def discretise(velocity: torch.Tensor, survey: Survey, wavelet: np.ndarray | Non
 @cache
 def _own_wavelet(survey: Survey, device: torch.device) -> torch.Tensor:
     """The survey's wavelet (nt,), copied to a device once."""
-    return torch.as_tensor(survey.wavelet(), device=device)
+    with torch.inference_mode(False):  # or no gradient could use it later
+        return torch.as_tensor(survey.wavelet(), device=device)
 
 
 def _repeat_edges(maps: torch.Tensor, pad: int, axis: int) -> torch.Tensor:
