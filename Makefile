@@ -24,6 +24,8 @@ demo-image: install  ## the same on images: tags of emoji
 	PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo_image.sh
 
 submission: install  ## CONFIG=… TEST=… SAMPLE=… [SET='name=mine …']: what is missing, from folds to a CSV
+	@test -n "$(CONFIG)" -a -n "$(TEST)" -a -n "$(SAMPLE)" \
+	  || { echo "error: expected make submission CONFIG=… TEST=… SAMPLE=…" >&2; exit 2; }
 	PATH="$(abspath $(BIN)):$$PATH" python scripts/submission.py --config "$(CONFIG)" \
 	  --test "$(TEST)" --sample "$(SAMPLE)" $(SET)
 

@@ -1,7 +1,7 @@
 """Fit every predicted velocity map to its own record: per-sample waveform inversion.
 
 accelerate launch scripts/refine.py --predictions runs/fwi_demo/test.npy \\
-    --records data/fwi_demo/test --out runs/fwi_demo/refined.npy
+    --records data/fwi_demo_test/test --out runs/fwi_demo/refined.npy
 
 Writes a prediction file of the same form, with a table of what became of each sample
 (<out>.refined.csv) and the misfit curves (<out>.misfit.npy) beside it. Killed and started again, it

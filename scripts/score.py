@@ -1,7 +1,7 @@
 """Score a submission CSV against truth, from files alone.
 
 python scripts/score.py --submission submissions/fwi_demo.csv \\
-    --truth data/fwi_demo_test/test_truth.npy --train data/fwi_demo --picture fwi_demo.png
+    --truth data/fwi_demo_test/test_truth.npy --train data/fwi_demo --picture runs/fwi_demo.png
 python scripts/score.py --task image --submission submissions/emoji.csv \\
     --truth data/emoji/raw/test_truth.npy --train data/emoji
 """

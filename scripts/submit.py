@@ -1,7 +1,7 @@
 """Write a prediction file as the competition's submission CSV and check it, or check a CSV.
 
-python scripts/submit.py --predictions submissions/fwi_demo.npy --out submissions/fwi_demo.csv
-python scripts/submit.py --check submissions/fwi_demo.csv --sample data/sample_submission.csv
+python scripts/submit.py --predictions runs/fwi_demo/test.npy --out submissions/fwi_demo.csv
+python scripts/submit.py --check submissions/fwi_demo.csv --sample sample_submission.csv
 python scripts/submit.py --task image --data data/emoji --predictions runs/emoji/test.npy \\
     --rule runs/emoji/rule.json --out submissions/emoji.csv
 """
