@@ -25,6 +25,15 @@ def layered_map(survey: Survey = SMALL, seed: int = 0, dtype=torch.float64) -> t
     return torch.tensor(layer + rng.uniform(-100, 100, survey.map_shape), dtype=dtype)[None]
 
 
+def rough_maps(
+    count: int, survey: Survey, seed: int = 0, device="cpu", dtype=torch.float64
+) -> torch.Tensor:
+    """(count, ny, nx) rough maps, 1600 … 4400 m/s."""
+    rng = np.random.default_rng(seed)
+    maps = torch.tensor(rng.uniform(1600, 4400, (count, *survey.map_shape)))
+    return maps.to(device, dtype)
+
+
 def relative(found, expected) -> float:
     """Relative L2 distance."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)

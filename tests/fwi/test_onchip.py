@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from waves import relative
+from waves import relative, rough_maps
 
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.velocity import FAMILIES, generate
@@ -33,10 +32,9 @@ SMALL = Survey(
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-def maps(count: int, survey: Survey, seed: int = 0) -> torch.Tensor:
-    """(count, ny, nx) float32 rough maps, 1600 … 4400 m/s."""
-    rng = np.random.default_rng(seed)
-    return torch.tensor(rng.uniform(1600, 4400, (count, *survey.map_shape)), dtype=torch.float32)
+def maps(count: int, survey: Survey) -> torch.Tensor:
+    """(count, ny, nx) float32 rough maps."""
+    return rough_maps(count, survey, dtype=torch.float32)
 
 
 def compiled(folder: Path, definitions: dict[str, str]) -> ctypes.CDLL:

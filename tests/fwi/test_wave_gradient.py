@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from waves import rough_maps
 
 from comp.core.errors import InputError
 from comp.fwi.survey import OFFICIAL, Survey
@@ -29,11 +29,9 @@ DEVICES = [
 ]
 
 
-def random_maps(count: int, survey: Survey = SMALL, seed: int = 0, **how) -> torch.Tensor:
-    """(count, ny, nx) rough maps, 1600 … 4400 m/s."""
-    rng = np.random.default_rng(seed)
-    maps = torch.tensor(rng.uniform(1600, 4400, (count, *survey.map_shape)))
-    return maps.to(how.get("device", "cpu"), how.get("dtype", torch.float64))
+def random_maps(count: int, survey: Survey = SMALL, **how) -> torch.Tensor:
+    """(count, ny, nx) rough maps."""
+    return rough_maps(count, survey, **how)
 
 
 def gradient(velocity: torch.Tensor, weights: torch.Tensor, survey: Survey = SMALL):

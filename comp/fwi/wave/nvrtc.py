@@ -44,8 +44,7 @@ class Launch:
             shared: bytes of shared memory of a block beside what the kernel declares.
         """
         if shared:
-            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            _checked(driver.cuFuncSetAttribute(function, limit, shared))
+            _allow_shared(function, shared)
         stream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
         self._call = function, *blocks, threads, 1, 1, shared, stream
         self._values = [
@@ -64,10 +63,15 @@ class Launch:
         _checked(driver.cuLaunchKernel(*self._call, ctypes.addressof(self._packed), 0))
 
 
+def _allow_shared(function: Any, size: int) -> None:
+    """Let a kernel's blocks have so many bytes of shared memory beside what it declares."""
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(function, limit, size))
+
+
 def active_clusters(function: Any, blocks: int, threads: int, shared: int) -> int:
     """How many clusters of so many blocks the current device runs at a time."""
-    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(driver.cuFuncSetAttribute(function, limit, shared))
+    _allow_shared(function, shared)
     size = driver.CUlaunchAttribute()
     size.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
     size.value.clusterDim.x, size.value.clusterDim.y, size.value.clusterDim.z = blocks, 1, 1

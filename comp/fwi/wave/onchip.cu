@@ -167,6 +167,9 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     const int slot = blockIdx.x / 4, field = first_field + slot, map = field / shots;
     const long long trace = (long long)field * nt;
     const int cut = source_column[field % shots];
+    // Where a quadrant's row and column lie on the padded grid.
+    const auto y_of = [&](int r) { return (up ? row - 1 - r + Y : row + r) % Y; };
+    const auto x_of = [&](int c) { return (left ? cut - 1 - c + X : cut + c) % X; };
     const int warp = threadIdx.x / 32, half = threadIdx.x / 16 % 2, pair = threadIdx.x % 16;
 
     // α is needed for the map's part of the quadrant only: outward it is that of the edge, and where
@@ -188,11 +191,11 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
 
     for (int i = threadIdx.x; i < 2 * PLANE; i += THREADS) shared[i] = 0;
     for (int r = threadIdx.x; r < ny; r += THREADS) {
-        lines[r].keep = keep_row[map * Y + (up ? row - 1 - r + Y : row + r) % Y];
+        lines[r].keep = keep_row[map * Y + y_of(r)];
         lines[r].alpha = (r < round_row ? min(r, map_rows - 1) : map_rows) * alpha_pitch;
     }
     for (int c = threadIdx.x; c < nx; c += THREADS)
-        keep_side[c] = keep_column[map * X + (left ? cut - 1 - c + X : cut + c) % X];
+        keep_side[c] = keep_column[map * X + x_of(c)];
     for (int i = threadIdx.x; i < alpha_rows * alpha_pitch; i += THREADS) {
         const int line = i / alpha_pitch, place = i % alpha_pitch, kind = place / 2 - map_pairs;
         const int r = line < map_rows ? line : round_row;
@@ -200,8 +203,8 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
                       : kind == 0 ? map_columns
                       : kind == 1 ? round_column - 1 + place % 2
                                   : round_column;
-        const int y = (up ? row - 1 - r + Y : row + r) % Y;
-        const int x = (left ? cut - 1 - c + X : cut + c) % X;
+        const int y = y_of(r);
+        const int x = x_of(c);
         near[i] = (float)FAR * alpha[((long long)map * Y + y) * X + x];
     }
 
@@ -261,7 +264,7 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     // The last warps fetch the next step's additions, a column or two each.
     const int adds = THREADS - 1 - threadIdx.x;
     const bool adding = !up && adds < nx;
-    const float *const added = inject + trace * X + (left ? cut - 1 - adds + X : cut + adds) % X;
+    const float *const added = inject + trace * X + x_of(adds);
     if (adding) add[adds] = added[(ADJOINT ? nt - 1 : 0) * X];
     float kappa_sum = 0;
     cluster_barrier();
@@ -285,8 +288,7 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         const int cell = first * (RIGHT / 2) + column / 2;
         const int outside = column + 1 < round_column ? 0 : column < round_column ? 1 : 2;
         const float *const alphas = near + min(column, 2 * (map_pairs + outside));
-        const int x0 = (left ? cut - 1 - column + X : cut + column) % X;
-        const int x1 = (left ? x0 - 1 + X : x0 + 1) % X;
+        const int x0 = x_of(column), x1 = x_of(column + 1);
         const Cells side = count ? cells(keep_side, column) : Cells{0, 0};
         const float inner0 = side.x == 0, inner1 = side.y == 0;
         const bool at_side = column == 0 || column == nx - 2;
@@ -423,8 +425,8 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
         for (int i = threadIdx.x; i < ny * nx; i += THREADS) {
             const int r = i / nx, c = i % nx;
             const Cells &sum = sums[r * (RIGHT / 2) + c / 2];
-            const int y = (up ? row - 1 - r + Y : row + r) % Y;
-            const int x = (left ? cut - 1 - c + X : cut + c) % X;
+            const int y = y_of(r);
+            const int x = x_of(c);
             by_alpha[((long long)field * Y + y) * X + x] = c % 2 ? sum.y : sum.x;
         }
         shared[threadIdx.x] = kappa_sum;

@@ -19,8 +19,8 @@ import torch
 
 from comp.core.errors import InputError
 from comp.fwi.survey import Survey
-from comp.fwi.wave import nvrtc
-from comp.fwi.wave.reach import tables
+from comp.fwi.wave import nvrtc, rows
+from comp.fwi.wave.reach import larger_half, tables
 from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
 from comp.fwi.wave.sponge_cuda import free_memory
 
@@ -54,7 +54,7 @@ Saved = tuple[torch.Tensor, ...]
 def fits(velocity: torch.Tensor, survey: Survey) -> bool:
     """Whether this backend can run `survey` on maps of this dtype on this device.
 
-    Where it is not for want of double precision that it cannot, one line says why.
+    If not, one line says why, unless the maps are not float32 on a GPU in the first place.
     """
     if velocity.device.type != "cuda" or velocity.dtype != torch.float32:
         return False
@@ -98,7 +98,7 @@ def survey_fits(survey: Survey) -> bool:
     row = survey.source_row + survey.pad
     cuts = [column + survey.pad for column in survey.source_columns]
     for size, cut in [(Y, row), *((X, cut) for cut in cuts)]:  # no quadrant meets the map twice
-        larger = 2 * ((size + 3) // 4)
+        larger = larger_half(size)
         if larger > size - cut + survey.pad or size - larger > cut + survey.pad:
             return False
     return _shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
@@ -106,7 +106,7 @@ def survey_fits(survey: Survey) -> bool:
 
 def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
     """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
-    down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
+    down, right = larger_half(Y), larger_half(X)
     numbers = 2 * (down + 4) * (right + 4) + 4 + 2 * down + 3 * right
     below = max(1, Y - pad - row) + (Y - row < down)
     above = max(1, row - pad) + (row < Y - down)
@@ -139,16 +139,10 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
     """
     with torch.cuda.device(scheme.alpha.device):
         launcher = _Launcher(scheme)
-        record = launcher.at_sources.new_zeros(launcher.at_sources.shape)
-        if saved := (launcher.history(launcher.fields),) if keep and launcher.room() else ():
-            launcher("keep", 0, launcher.fields, launcher.at_sources, record, *saved)
-        else:
-            launcher("forward", 0, launcher.fields, launcher.at_sources, record)
-        columns = scheme.receivers[:, 1]
-        first, last = int(columns[0]), int(columns[-1])
-        if columns.tolist() == list(range(first, last + 1)):  # a slice needs no index on the GPU
-            return record[..., first : last + 1].contiguous(), saved
-        return record[..., columns.tolist()], saved
+        inject, record = rows.sources(scheme), rows.empty(scheme)
+        saved = (launcher.history(launcher.fields),) if keep and launcher.room() else ()
+        launcher("keep" if saved else "forward", 0, launcher.fields, inject, record, *saved)
+        return rows.at_receivers(scheme, record), saved
 
 
 def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
@@ -163,22 +157,19 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
     with torch.cuda.device(scheme.alpha.device):
         n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
-        row, columns = int(scheme.receivers[0, 0]), scheme.receivers[:, 1]
         launcher = _Launcher(scheme)
-        inject = torch.zeros_like(launcher.at_sources)
-        at_receivers = scheme.alpha[:, row, columns.tolist()][:, None, None] * grad_record
-        inject.index_add_(3, columns.to(inject.device), at_receivers)
-        trace = torch.zeros_like(inject)
+        inject, trace = rows.residuals(scheme, grad_record), rows.empty(scheme)
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
         together = launcher.fields if saved else launcher.together()
         (history,) = saved or (launcher.history(together),)
         work = launcher.work(together)
+        sources = None if saved else rows.sources(scheme)
         for first in range(0, launcher.fields, max(1, together)):
             count = min(together, launcher.fields - first)
             if not saved:
-                launcher("keep", first, count, launcher.at_sources, None, history)
+                launcher("keep", first, count, sources, None, history)
             launcher("adjoint", first, count, inject, trace, history, work, by_alpha, by_kappa)
 
         # Summed one by one: a sum over a dimension may go in another order in another batch.
@@ -188,10 +179,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         kappa = torch.zeros_like(scheme.kappa)
         strongest = scheme.kappa[:, 0, 0]
         kappa[:, 0, 0] = torch.where(strongest > 0, slope / launcher.scale / strongest, 0)
-        sources = scheme.sources.tolist()
-        amplitude = torch.stack([trace[:, s, :, x] for s, (_, x) in enumerate(sources)], 1)
-        at = torch.stack([scheme.alpha[:, y, x] for y, x in sources], 1)
-        return Gradients(alpha, kappa, amplitude / at[..., None])
+        return Gradients(alpha, kappa, rows.amplitude_gradient(scheme, trace))
 
 
 class _Launcher:
@@ -205,10 +193,6 @@ class _Launcher:
         self._shape = _shape(*scheme.alpha.shape[1:], scheme.pad, row, self._nt)
         self._tables = tables(scheme, LEAD)
         self.scale = self._tables["scale"]
-        X = scheme.alpha.shape[2]
-        self.at_sources = scheme.alpha.new_zeros(n, self._shots, self._nt, X)
-        for shot, x in enumerate(scheme.sources[:, 1].tolist()):
-            self.at_sources[:, shot, :, x] = scheme.amplitude[:, shot]
 
     def work(self, shots: int) -> torch.Tensor:
         """Room for the sums of so many shots: a value a cell."""
@@ -242,7 +226,7 @@ class _Launcher:
 
     def _cells(self) -> tuple[int, int, int]:
         """Four quadrants of the largest size."""
-        return 4, 2 * ((self._shape["Y"] + 3) // 4), 2 * ((self._shape["X"] + 3) // 4)
+        return 4, larger_half(self._shape["Y"]), larger_half(self._shape["X"])
 
     def __call__(
         self,

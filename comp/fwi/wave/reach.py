@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from comp.fwi.wave.rows import alpha_at_sources
 from comp.fwi.wave.scheme import Scheme
 
 # Halves hold at most 65504. The largest value kept is a Laplacian at a source, of about the
@@ -15,27 +16,26 @@ HALF_RANGE, HEADROOM = 65504, 16
 FIXED_POINT = 2**20
 
 
+def larger_half(size: int) -> int:
+    """Rows or columns of the larger quadrants of a grid of an even size; an even number too."""
+    return 2 * ((size + 3) // 4)
+
+
 def tables(scheme: Scheme, lead: int) -> dict[str, torch.Tensor]:
     """What the kernel reads, named as its parameters; `lead` is that of `awake`."""
     row, column = (int(i) for i in scheme.receivers[0])
     across = scheme.kappa[:, row]  # there, κ is that of the side columns, 0 between them
     inner = across != scheme.kappa[:, 0]
-    sources = scheme.sources.tolist()
-    at_sources = torch.stack([scheme.alpha[:, y, x] for y, x in sources], 1)
-    largest = (scheme.amplitude.abs().amax(2) / at_sources).amax(1)
+    largest = (scheme.amplitude.abs().amax(2) / alpha_at_sources(scheme)).amax(1)
     largest = largest.clamp(min=torch.finfo(torch.float32).tiny)
     return {
         "keep_column": torch.where(inner, 0, 1 - across).contiguous(),
         "keep_row": (1 - scheme.kappa[:, :, column]).contiguous(),
         "fastest": scheme.alpha.amax((1, 2)).sqrt(),
         "awake": awake(scheme, lead),
-        "source_column": _columns(scheme.sources, scheme.alpha.device),
+        "source_column": _on_device(tuple(scheme.sources[:, 1].tolist()), scheme.alpha.device),
         "scale": HALF_RANGE / HEADROOM / largest,
     }
-
-
-def _columns(cells: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return _on_device(tuple(cells[:, 1].tolist()), device)
 
 
 @cache
@@ -59,7 +59,7 @@ def awake(scheme: Scheme, lead: int) -> torch.Tensor:
     """
     nt, device = scheme.amplitude.shape[2], scheme.alpha.device
     Y, X = scheme.alpha.shape[1:]
-    down, right = 2 * ((Y + 3) // 4), 2 * ((X + 3) // 4)
+    down, right = larger_half(Y), larger_half(X)
     row, cuts = int(scheme.receivers[0, 0]), scheme.sources[:, 1].tolist()
     steps = torch.arange(nt, device=device)
     reached, heard = steps + lead, nt - steps + lead

@@ -11,7 +11,7 @@ import torch
 
 from comp.core.errors import InputError
 from comp.fwi.survey import Survey
-from comp.fwi.wave import nvrtc
+from comp.fwi.wave import nvrtc, rows
 from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
 
 SOURCE = Path(__file__).with_name("sponge.cu")
@@ -91,7 +91,7 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
             if keep and k and k % SEGMENT == 0:
                 states[k // SEGMENT - 1] = forward.state(k)
             forward.step(k, laplacians, k)
-        return record[..., scheme.receivers[:, 1].tolist()], (states, laplacians)
+        return rows.at_receivers(scheme, record), (states, laplacians)
 
 
 def _room(scheme: Scheme) -> bool:
@@ -108,12 +108,9 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         states, laplacians = saved
         n, shots, nt = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
-        source_row, source_columns = int(scheme.sources[0, 0]), scheme.sources[:, 1].tolist()
-        row, columns = int(scheme.receivers[0, 0]), scheme.receivers[:, 1]
+        source_row, row = int(scheme.sources[0, 0]), int(scheme.receivers[0, 0])
 
-        inject = scheme.alpha.new_zeros(n, shots, nt, X)
-        at_receivers = scheme.alpha[:, row, columns.tolist()][:, None, None] * grad_record
-        inject.index_add_(3, columns.to(inject.device), at_receivers)
+        inject = rows.residuals(scheme, grad_record)
         trace = scheme.alpha.new_empty(n, shots, nt, X)
         mu = scheme.alpha.new_zeros(SLOTS, n, shots, Y, X)
         sums = scheme.alpha.new_zeros(2, n, Y, X)
@@ -139,9 +136,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
             _launch_correlate(scheme, mu, kept, state, sums, first, end)()
 
         alpha, kappa = sums / scheme.alpha
-        amplitude = torch.stack([trace[:, s, :, x] for s, x in enumerate(source_columns)], 1)
-        amplitude /= scheme.alpha[:, source_row, source_columns][..., None]
-        return Gradients(alpha, kappa, amplitude)
+        return Gradients(alpha, kappa, rows.amplitude_gradient(scheme, trace))
 
 
 def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
@@ -166,11 +161,9 @@ class _Forward:
 
     def __init__(self, scheme: Scheme, record: torch.Tensor | None) -> None:
         """`record` (n, shots, nt, X) keeps the receivers' row; None keeps nothing."""
-        n, shots, nt = scheme.amplitude.shape
+        n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
-        self._inject = scheme.alpha.new_zeros(n, shots, nt, X)
-        for shot, x in enumerate(scheme.sources[:, 1].tolist()):
-            self._inject[:, shot, :, x] = scheme.amplitude[:, shot]
+        self._inject = rows.sources(scheme)
         self._fields = scheme.alpha.new_zeros(2, n, shots, Y, X)
         put, kept = int(scheme.sources[0, 0]), int(scheme.receivers[0, 0])
         if record is None:
