@@ -1,5 +1,6 @@
-// Runs `onchip.cu` on a CPU: its threads become contexts that take turns in a fixed order and give
-// up their turn while they wait. Slow, and one launch at a time; test_onchip.py compiles it.
+// Runs `onchip.cu`, or `reach.cu` where ARRIVALS is defined, on a CPU: its threads become contexts
+// that take turns in a fixed order and give up their turn while they wait. Slow, and one launch at a
+// time; test_onchip.py compiles it.
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -18,7 +19,6 @@ using std::min;
 #define __maxnreg__(n)
 #define CLUSTER
 #define SHARED(name) float *const name = blocks[turn_block]
-#define run kernel
 
 struct Index { int x; };
 struct Pair { float x, y; };
@@ -35,7 +35,7 @@ struct Remote {
     char *base;
     Remote operator+(long long bytes) const { return {base + bytes}; }
 };
-static Index threadIdx, blockIdx;
+static Index threadIdx, blockIdx, blockDim;
 static std::vector<float *> blocks; // shared memory of the cluster's four blocks
 static std::vector<ucontext_t> contexts;
 static ucontext_t scheduler;
@@ -43,7 +43,9 @@ static int turn_block, threads_of_block;
 static int finished;
 
 inline float approximate_inverse(float x) { return 1 / x; }
+inline float approximate_root(float x) { return std::sqrt(x); }
 inline void fetch_to_cache(const void *) {}
+inline bool any_of_warp(bool mine) { return mine; }
 inline int cluster_rank() { return turn_block; }
 inline void give_up_turn()
 {
@@ -82,6 +84,11 @@ inline void send(Remote to, Remote gate, float x, float y)
     its.bytes -= 8;
     its.look();
 }
+inline void send(Remote to, Remote gate, const float *four)
+{
+    for (int half = 0; half < 2; ++half)
+        send(to + 8 * half, gate, four[2 * half], four[2 * half + 1]);
+}
 inline void pass(GateBytes *gate, int parity)
 {
     Gate &its = gate_at.at(gate);
@@ -101,38 +108,64 @@ inline Pair from_halves(unsigned bits)
     return {(float)both[0], (float)both[1]};
 }
 
-struct Cells;
+static const void *const *given;
+static const int *numbers;
+
+#if defined(ARRIVALS)
+#include "reach.cu"
+const int cluster = 1;
+
+static void call()
+{
+    arrivals((const float *)given[0], (const int *)given[1], (float *)given[2], numbers[0], numbers[1],
+             numbers[2], numbers[3]);
+}
+#else
 #define Gate GateBytes
 #include "onchip.cu"
 #undef Gate
-#undef run
+#ifdef PLAN
+const int cluster = 1;
 
-static const void *const *given;
-static int numbers[7];
+static void call()
+{
+    plan((const float *)given[0], (const int *)given[1], (const int *)given[2],
+         (unsigned char *)given[3], numbers[0], numbers[1], numbers[2]);
+}
+#else
+const int cluster = 4;
+
+static void call()
+{
+    run((const float *)given[0], (const float *)given[1], (const float *)given[2],
+        (const unsigned char *)given[3], (const int *)given[4], (const int *)given[5],
+        (const float *)given[6], (float *)given[7], (Kept *)given[8], (const long long *)given[9],
+        (const float *)given[10], (Four *)given[11], (float *)given[12], (float *)given[13],
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]);
+}
+#endif
+#endif
 
 static void one_thread()
 {
-    kernel((const float *)given[0], (const float *)given[1], (const float *)given[2],
-           (const float *)given[3], (const Awake *)given[4], (const int *)given[5],
-           (const float *)given[6], (float *)given[7], (Kept *)given[8], (const float *)given[9],
-           (Cells *)given[10], (float *)given[11], (float *)given[12], numbers[0], numbers[1], numbers[2], numbers[3],
-           numbers[4], numbers[5], numbers[6]);
+    call();
     ++finished;
     while (true) give_up_turn();
 }
 
-// The kernel's pointers and numbers in its own order; `count` shots, one cluster after another.
-extern "C" void launch(const void *const *pointers, const int *ints, int count, int bytes)
+// The kernel's pointers and numbers in its own order; one cluster after another.
+extern "C" void launch(const void *const *pointers, const int *ints, int all_blocks, int threads, int bytes)
 {
-    const int stack = 64 * 1024;
-    threads_of_block = THREADS;
+    const int stack = 64 * 1024, all = cluster * threads;
+    threads_of_block = blockDim.x = threads;
     given = pointers;
-    std::copy(ints, ints + 7, numbers);
-    std::vector<char> stacks((size_t)4 * THREADS * stack);
-    for (int rank = 0; rank < 4; ++rank) blocks.push_back((float *)aligned_alloc(16, (bytes + 15) & ~15));
-    for (int shot = 0; shot < count; ++shot) {
-        contexts.assign(4 * THREADS, ucontext_t());
-        for (int i = 0; i < 4 * THREADS; ++i) {
+    numbers = ints;
+    std::vector<char> stacks((size_t)all * stack);
+    for (int rank = 0; rank < cluster; ++rank)
+        blocks.push_back((float *)aligned_alloc(16, (bytes + 15) & ~15));
+    for (int first = 0; first < all_blocks; first += cluster) {
+        contexts.assign(all, ucontext_t());
+        for (int i = 0; i < all; ++i) {
             getcontext(&contexts[i]);
             contexts[i].uc_stack.ss_sp = &stacks[(size_t)i * stack];
             contexts[i].uc_stack.ss_size = stack;
@@ -140,11 +173,11 @@ extern "C" void launch(const void *const *pointers, const int *ints, int count, 
             makecontext(&contexts[i], one_thread, 0);
         }
         finished = 0;
-        while (finished < 4 * THREADS)
-            for (int i = 0; i < 4 * THREADS; ++i) {
-                turn_block = i / THREADS;
-                threadIdx.x = i % THREADS;
-                blockIdx.x = 4 * shot + turn_block;
+        while (finished < all)
+            for (int i = 0; i < all; ++i) {
+                turn_block = i / threads;
+                threadIdx.x = i % threads;
+                blockIdx.x = first + turn_block;
                 swapcontext(&scheduler, &contexts[i]);
             }
     }

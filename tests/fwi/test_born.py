@@ -63,6 +63,28 @@ def test_all_cells_but_the_slowest_together(derivatives):
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
+def test_sources_and_receivers_in_one_row():
+    """Which are simulated together."""
+    survey = replace(SURVEY, receiver_row=SURVEY.source_row)
+    born, velocity = Born(survey, 45), steps(survey)
+    change = (velocity > 1700).double()
+    moved = [simulate(velocity + sign * change, survey)[0] for sign in (1, -1)]
+    expected = born.spectrum((moved[0] - moved[1]) / 2)
+    found = torch.stack(list(born.derivatives(velocity[0].float())))
+    found = found @ change.flatten().to(found.dtype)
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_hessian_is_of_the_derivatives(derivatives):
+    born = Born(SURVEY, 45)
+    weights = torch.linspace(0, 2, len(born.bins), dtype=torch.float64)
+    scaled = (2 * weights).sqrt()[:, None, None] * derivatives
+    parts = torch.view_as_real(scaled).transpose(3, 4).flatten(0, 3)
+    found = born.hessian(steps()[0].float(), weights).double()
+    assert (found - parts.T @ parts).norm() < 1e-5 * found.norm()
+    assert torch.equal(found, found.T)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_finds_the_same(derivatives):
     found = torch.stack(list(Born(SURVEY, 45).derivatives(steps()[0].float().cuda()))).cpu()

@@ -14,7 +14,7 @@ from waves import relative, rough_maps
 
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.velocity import FAMILIES, generate
-from comp.fwi.wave import onchip, simulate, sponge, sponge_cpu, sponge_cuda
+from comp.fwi.wave import launcher, onchip, reach, simulate, sponge, sponge_cpu, sponge_cuda
 from comp.fwi.wave.scheme import discretise
 
 # Quadrants of unequal sizes, several row groups and column blocks; waves go round the edges.
@@ -37,18 +37,19 @@ def maps(count: int, survey: Survey) -> torch.Tensor:
     return rough_maps(count, survey, dtype=torch.float32)
 
 
-def compiled(folder: Path, definitions: dict[str, str]) -> ctypes.CDLL:
-    """The kernel's source behind the emulation, compiled for these definitions."""
+def compiled(folder: Path, source: Path, name: str, definitions: dict[str, str]) -> ctypes.CDLL:
+    """A kernel of a source behind the emulation, compiled for these definitions."""
     here = Path(__file__).parent
-    name = "_".join(definitions[k] for k in ("Y", "X", "KEEP", "ADJOINT", "WARPS"))
-    library = folder / f"{name}.so"
+    names = [name] + [definitions.get(k, "") for k in ("Y", "X", "KEEP", "ADJOINT", "WARPS")]
+    library = folder / f"{source.stem}_{'_'.join(names)}.so"
     if not library.exists():
-        source = folder / "emulated.cpp"
-        source.write_text('#include "emulated.h"\n')
+        wrapped = folder / "emulated.cpp"
+        wrapped.write_text('#include "emulated.h"\n')
         options = [f"-D{key}={value}" for key, value in definitions.items()]
-        include = [f"-I{here}", f"-I{onchip.SOURCE.parent}"]
+        options += [] if name == "run" else [f"-D{name.upper()}"]
+        include = [f"-I{here}", f"-I{source.parent}"]
         command = ["g++", "-O2", "-std=c++17", "-shared", "-fPIC", "-w", *options, *include]
-        subprocess.run([*command, str(source), "-o", str(library)], check=True)
+        subprocess.run([*command, str(wrapped), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 
@@ -56,10 +57,12 @@ class EmulatedLaunch:
     """Stands in for `nvrtc.Launch`: runs the library at once."""
 
     def __init__(self, library, blocks, threads, arguments, shared) -> None:
-        pointers = [None if a is None else a.data_ptr() for a in arguments[:13]]
-        self._pointers = (ctypes.c_void_p * 13)(*pointers)
-        self._numbers = (ctypes.c_int * 7)(*arguments[13:])
-        self._call = lambda: library.launch(self._pointers, self._numbers, blocks[0] // 4, shared)
+        numbers = [a for a in arguments if isinstance(a, int)]
+        tensors = arguments[: len(arguments) - len(numbers)]
+        pointers = [None if a is None else a.data_ptr() for a in tensors]
+        pointers = (ctypes.c_void_p * len(pointers))(*pointers)
+        numbers = (ctypes.c_int * len(numbers))(*numbers)
+        self._call = lambda: library.launch(pointers, numbers, blocks[0], threads, shared)
 
     def __call__(self) -> None:
         self._call()
@@ -73,13 +76,14 @@ def emulated(monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "onchip"
     folder.mkdir(exist_ok=True)
     monkeypatch.setattr(
-        onchip.nvrtc, "load", lambda source, name, definitions: compiled(folder, definitions)
+        launcher.nvrtc, "load", lambda source, name, d: compiled(folder, source, name, d)
     )
-    monkeypatch.setattr(onchip.nvrtc, "Launch", EmulatedLaunch)
-    monkeypatch.setattr(onchip.nvrtc, "active_clusters", lambda *_: 2)
-    monkeypatch.setattr(onchip, "WARPS", 4)  # turns of fewer threads take less time
+    monkeypatch.setattr(launcher.nvrtc, "Launch", EmulatedLaunch)
+    monkeypatch.setattr(launcher.nvrtc, "active_clusters", lambda *_: 2)
+    # Turns of fewer threads take less time.
+    monkeypatch.setattr(launcher, "WARPS", dict.fromkeys(launcher.KINDS, 4))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(onchip, "free_memory", lambda device: 1e12)
+    monkeypatch.setattr(launcher, "free_memory", lambda device: 1e12)
 
 
 def exact(velocity: torch.Tensor, survey: Survey):
@@ -110,7 +114,7 @@ def test_records(emulated, survey):
 
 def test_records_with_all_warps(emulated, monkeypatch):
     """Most have nothing to do on so small a grid."""
-    monkeypatch.setattr(onchip, "WARPS", 20)
+    monkeypatch.setattr(launcher, "WARPS", dict.fromkeys(launcher.KINDS, 16))
     assert_right(replace(SMALL, nt=30, receiver_columns=(16, 3, 4)))
 
 
@@ -122,20 +126,43 @@ def assert_right(survey):
     assert relative(record, exact(velocity, survey)[1]) < 2e-6
 
 
-def test_the_source_compiles_for_a_chip_that_has_clusters(monkeypatch):
+def test_the_sources_compile_for_a_chip_that_has_clusters(monkeypatch):
     """Without such a chip, and without any: NVRTC needs none."""
     pytest.importorskip("cuda.bindings.nvrtc")
-    monkeypatch.setattr(onchip.nvrtc, "load", lambda source, _, d: (source, tuple(d.items())))
-    launcher = onchip._Launcher(discretise(maps(1, OFFICIAL), OFFICIAL))
-    for kind in onchip.KINDS:
-        source, definitions = launcher._function(kind)
+    loaded = []
+    monkeypatch.setattr(launcher.nvrtc, "load", lambda source, _, d: loaded.append((source, d)))
+    monkeypatch.setattr(launcher.nvrtc, "Launch", lambda *_: lambda: None)
+    launches = launcher.Launcher(discretise(maps(1, OFFICIAL), OFFICIAL))
+    for kind in launcher.KINDS:
+        launches._function(kind)
+    assert {source for source, _ in loaded} == {launcher.SOURCE, reach.SOURCE}
+    for source, definitions in loaded:
         try:
-            code = onchip.nvrtc.compile_source(source, (9, 0), definitions)
+            code = launcher.nvrtc.compile_source(source, (9, 0), tuple(definitions.items()))
         except RuntimeError as error:
             if "dlopen" in str(error) or "load" in str(error):
                 pytest.skip("no NVRTC library")
             raise
         assert code.startswith(b"\x7fELF")
+
+
+def test_arrivals_follow_the_fastest_way(emulated):
+    """In one velocity: distance. With a fast row: along it. The shorter way round the grid."""
+    survey = replace(SMALL, sponge_reflection=100.0)
+    velocity = torch.full((2, 14, 30), 2000.0)
+    velocity[1, 6:] = 4000.0
+    scheme = discretise(velocity, survey)
+    found = reach.arrivals(scheme, scheme.sources[:, 1].int())
+    assert found.shape == (2, 4, 28, 36)
+    courant = 2000.0 * survey.dt / survey.dx
+    down, right = torch.meshgrid(torch.arange(28.0), torch.arange(36.0), indexing="ij")
+    across = (right - (21 + 13) // 2).abs()
+    cells = 2 * torch.hypot(torch.minimum(down, 28 - down), torch.minimum(across, 36 - across))
+    torch.testing.assert_close(found[0, 1], cells / courant, rtol=0.05, atol=2 / courant)
+    # Two coarse rows down, along the third, which is fast.
+    assert 14 / courant < float(found[1, 0, 2, 10 + 14]) < 20 / courant
+    assert (found[:, 3, 0, 12:25] == 0).all()
+    assert (found[0, 3] <= found[0, 1:3].amin(0) + 1e-3).all()
 
 
 def test_nothing_to_simulate(emulated):
@@ -147,12 +174,12 @@ def test_nothing_to_simulate(emulated):
 
 @pytest.mark.parametrize("room", [True, False])
 def test_gradients(emulated, monkeypatch, room):
-    monkeypatch.setattr(onchip, "free_memory", lambda _: 1e12 if room else 1.5e7)
+    monkeypatch.setattr(launcher, "free_memory", lambda _: 1e12 if room else 1.5e7)
     velocity = maps(2, SMALL)
     scheme = discretise(velocity, SMALL)
     weights = torch.randn(2, *SMALL.record_shape, generator=torch.Generator().manual_seed(1))
     record, saved = onchip.run(scheme, keep=True)
-    assert bool(saved) == room
+    assert (len(saved) > launcher.TABLES) == room
     assert torch.equal(record, onchip.run(scheme, keep=False)[0])
     found = onchip.gradients(scheme, saved, weights)
     reference, _, kept = exact(velocity, SMALL)

@@ -53,6 +53,47 @@ def test_as_low_as_a_general_optimiser_gets(problem):
     assert value(found, problem) < lowest + 1e-3 * (start - lowest)
 
 
+def plainly(hessian, gradient, velocity, weights):
+    """The sweeps as textbooks have them, on a matrix of differences."""
+    size = velocity.numel()
+    cells = torch.eye(size, dtype=torch.float64).view(size, *velocity.shape)
+    matrix = torch.cat([d.flatten(1) for d in differences(cells)], 1).T
+    weight = torch.cat([w.flatten() for w in weights])
+    rho = weight.mean() / 50
+    inverse = torch.linalg.inv(hessian + rho * matrix.T @ matrix)
+    before = matrix @ velocity.flatten()
+    split, dual = before, torch.zeros_like(before)
+    for _ in range(200):
+        change = inverse @ (rho * matrix.T @ (split - dual - before) - gradient.flatten())
+        moved = 1.6 * (before + matrix @ change) - 0.6 * split + dual
+        split = moved - moved.clamp(-weight / rho, weight / rho)
+        dual = moved - split
+    return change.view(velocity.shape)
+
+
+def test_same_as_plain_sweeps_call_after_call(problem):
+    hessian, gradient, velocity, weights = problem
+    change = SparseChange(SHAPE, "cpu")
+    for factor in (1, 3, 0.1):
+        case = hessian, factor * gradient, velocity, [factor * w for w in weights]
+        torch.testing.assert_close(change(*case), plainly(*case), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same_with_and_without_a_graph(problem):
+    hessian, gradient, velocity, weights = (
+        [w.cuda() for w in part] if isinstance(part, list) else part.cuda() for part in problem
+    )
+    recorded, plain = (SparseChange(SHAPE, "cuda", graph) for graph in (True, False))
+    for factor in (1, 3, 0.1):
+        case = hessian, factor * gradient, velocity, [factor * w for w in weights]
+        assert torch.equal(recorded(*case), plain(*case))
+        expected = plainly(
+            *([w.cpu() for w in c] if isinstance(c, list) else c.cpu() for c in case)
+        )
+        torch.testing.assert_close(plain(*case).cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_neighbours_become_equal(problem):
     hessian, gradient, velocity, weights = problem
     found = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights)

@@ -4,51 +4,31 @@ For NVIDIA GPUs with thread-block clusters and 227 KB of shared memory a multipr
 data centre Blackwell), float32, and surveys whose sources and receivers share a row; `fits` tells.
 Where it does not fit, `sponge_cuda` runs the same scheme with one launch a time step.
 
-A gradient needs the forward field's Laplacian and damped change at every step, 389 MB a shot in
-halves with a scale. They are kept for a batch that leaves most of the GPU's memory free. For a
-larger one they are kept for as many shots as the GPU runs at a time: the forward run is repeated
-for each such group just before its adjoint, so memory does not grow with the batch.
+A gradient needs the forward field's Laplacian and damped change at every step, in halves with a
+scale: 389 MB a shot if of all cells, about a third of that as only those are kept that are worked
+on. They are kept for a batch that leaves most of the GPU's memory free. For a larger one they are
+kept for as many shots as the GPU runs at a time: the forward run is repeated for each such group
+just before its adjoint, so memory does not grow with the batch.
 """
 
-import math
 import sys
 from functools import cache
-from pathlib import Path
 
 import torch
 
-from comp.core.errors import InputError
 from comp.fwi.survey import Survey
-from comp.fwi.wave import nvrtc, rows
-from comp.fwi.wave.reach import larger_half, tables
-from comp.fwi.wave.scheme import STENCIL, Gradients, Scheme
-from comp.fwi.wave.sponge_cuda import free_memory
+from comp.fwi.wave import rows
+from comp.fwi.wave.launcher import TABLES, Launcher, Saved, columns, shape
+from comp.fwi.wave.reach import larger_half, lowest_cut
+from comp.fwi.wave.scheme import Gradients, Scheme
 
-SOURCE = Path(__file__).with_name("onchip.cu")
-# Numbers in the records of maps that go through a launch together, those between the receivers
-# included: 128 maps of the official survey, 0.8 GB. The last shots of a launch leave parts of the
-# GPU idle, so it holds many.
-TOGETHER = 200_000_000
-# Warps of a block, a multiple of four: fewer hide less of the memory's latency, more take longer to
-# find out what each has to do.
-WARPS = 20
-# Steps until the work is dealt to the warps anew.
-HOLD = 4
-# Registers of a multiprocessor.
-REGISTERS = 65536
+# Numbers in the records of maps that go through a launch together: 64 maps of the official survey,
+# four times as many with a gradient. Launches overlap, so that their last shots leave nothing idle.
+TOGETHER = 22_400_000
 # Shared memory of a block that clusters of four can have.
 SHARED_BYTES = 227 * 1024
-# A cell is worked on this many steps before and after a wave at the speed of the fastest cell can
-# pass: the scheme's own waves run ahead a little. README.md has the errors of other numbers. Where
-# waves need more steps for a cell than at LEAST_COURANT, so many would be too few.
-LEAD, LEAST_COURANT = 32, 0.14
-# Share of the free memory that what is kept for a gradient may take.
-KEPT_SHARE = 0.4
-
-# The kernels, as their definitions KEEP and ADJOINT.
-KINDS = {"forward": (0, 0), "keep": (1, 0), "adjoint": (0, 1)}
-
-Saved = tuple[torch.Tensor, ...]
+# Where waves need more steps for a cell than at this Courant number, LEAD and LAG are too few.
+LEAST_COURANT = 0.14
 
 
 def fits(velocity: torch.Tensor, survey: Survey) -> bool:
@@ -91,40 +71,24 @@ def survey_fits(survey: Survey) -> bool:
     Y, X = survey.ny + 2 * survey.pad, survey.nx + 2 * survey.pad
     if survey.source_row != survey.receiver_row or Y % 2 or X % 2 or min(Y, X) < 16:
         return False
-    if Y // 2 + 2 > 255 or X // 2 + 2 > 7 * 32 or survey.pad < 8:  # see the kernel's `Plan`
+    if Y // 2 + 2 > 255 or X // 2 + 4 > 7 * 32 or survey.pad < 8:  # see the kernel's `Plan`
         return False
     if survey.min_velocity * survey.dt / survey.dx < LEAST_COURANT:
         return False
     row = survey.source_row + survey.pad
-    cuts = [column + survey.pad for column in survey.source_columns]
-    for size, cut in [(Y, row), *((X, cut) for cut in cuts)]:  # no quadrant meets the map twice
-        larger = larger_half(size)
+    down, right = larger_half(Y), columns(X)
+    cuts = [(X, right, column + survey.pad) for column in survey.source_columns]
+    cuts += [(Y, down, row), (Y, down, lowest_cut(Y, survey.pad, row))]
+    for size, larger, cut in cuts:  # no quadrant meets the map twice
         if larger > size - cut + survey.pad or size - larger > cut + survey.pad:
             return False
-    return _shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
-
-
-def _shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
-    """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
-    down, right = larger_half(Y), larger_half(X)
-    numbers = 2 * (down + 4) * (right + 4) + 4 + 2 * down + 3 * right
-    below = max(1, Y - pad - row) + (Y - row < down)
-    above = max(1, row - pad) + (row < Y - down)
-    numbers += max(below, above) * 2 * ((X - 2 * pad + 1) // 2 + 3)
-    return {
-        "Y": Y,
-        "X": X,
-        "WARPS": WARPS,
-        "REGISTERS": REGISTERS // WARPS // 256 * 8,
-        # The adjoint's last sum takes a number a thread.
-        "BYTES": max(4 * numbers + -(-nt // HOLD) * (2 * -(-right // 32) + 1), 4 * 32 * WARPS),
-        "HOLD": HOLD,
-    }
+    return shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
 
 
 def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
-    """How many maps to simulate at once."""
-    return max(1, TOGETHER // (survey.shots * survey.nt * (survey.nx + 2 * survey.pad)))
+    """How many maps to simulate at once: two launches at least, so that they can overlap."""
+    most = max(1, TOGETHER // (survey.shots * survey.nt * survey.receivers))
+    return 4 * most if gradient else max(1, min(most, -(-len(velocity) // 2)))
 
 
 def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
@@ -135,14 +99,16 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
         keep: save what `gradients` needs, if there is room.
 
     Returns:
-        (n, shots, nt, receivers) records; the history, or nothing saved.
+        (n, shots, nt, receivers) records; the tables of `Launcher`, and the history if kept.
     """
     with torch.cuda.device(scheme.alpha.device):
-        launcher = _Launcher(scheme)
+        launcher = Launcher(scheme)
         inject, record = rows.sources(scheme), rows.empty(scheme)
-        saved = (launcher.history(launcher.fields),) if keep and launcher.room() else ()
-        launcher("keep" if saved else "forward", 0, launcher.fields, inject, record, *saved)
-        return rows.at_receivers(scheme, record), saved
+        history = launcher.history(launcher.fields) if keep and launcher.room() else None
+        kind = "forward" if history is None else "keep"
+        launcher(kind, 0, launcher.fields, inject, record, history)
+        kept = () if history is None else (history,)
+        return rows.at_receivers(scheme, record), (*launcher.tables, *kept) if keep else ()
 
 
 def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
@@ -157,18 +123,19 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
     with torch.cuda.device(scheme.alpha.device):
         n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
-        launcher = _Launcher(scheme)
+        launcher = Launcher(scheme, saved[:TABLES])
         inject, trace = rows.residuals(scheme, grad_record), rows.empty(scheme)
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
-        together = launcher.fields if saved else launcher.together()
-        (history,) = saved or (launcher.history(together),)
+        kept = len(saved) > TABLES
+        together = launcher.fields if kept else launcher.together()
+        history = saved[-1] if kept else launcher.history(together)
         work = launcher.work(together)
-        sources = None if saved else rows.sources(scheme)
+        sources = None if kept else rows.sources(scheme)
         for first in range(0, launcher.fields, max(1, together)):
             count = min(together, launcher.fields - first)
-            if not saved:
+            if not kept:
                 launcher("keep", first, count, sources, None, history)
             launcher("adjoint", first, count, inject, trace, history, work, by_alpha, by_kappa)
 
@@ -180,105 +147,3 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         strongest = scheme.kappa[:, 0, 0]
         kappa[:, 0, 0] = torch.where(strongest > 0, slope / launcher.scale / strongest, 0)
         return Gradients(alpha, kappa, rows.amplitude_gradient(scheme, trace))
-
-
-class _Launcher:
-    """The kernels for a scheme's maps, and the tables that they read."""
-
-    def __init__(self, scheme: Scheme) -> None:
-        self._scheme = scheme
-        n, self._shots, self._nt = scheme.amplitude.shape
-        self.fields = n * self._shots
-        row = int(scheme.receivers[0, 0])
-        self._shape = _shape(*scheme.alpha.shape[1:], scheme.pad, row, self._nt)
-        self._tables = tables(scheme, LEAD)
-        self.scale = self._tables["scale"]
-
-    def work(self, shots: int) -> torch.Tensor:
-        """Room for the sums of so many shots: a value a cell."""
-        return self._scheme.alpha.new_empty(shots, *self._cells())
-
-    def history(self, shots: int) -> torch.Tensor:
-        """Room for what the gradient of so many shots needs: two values a cell and step."""
-        shape = shots, self._nt, *self._cells(), 2
-        return torch.empty(shape, dtype=torch.float16, device=self._scheme.alpha.device)
-
-    def room(self) -> bool:
-        """Whether the history of all shots leaves enough memory free."""
-        return self.fields * self._history_bytes() <= KEPT_SHARE * self._free()
-
-    def together(self) -> int:
-        """How many shots to have in the history: those that run at a time, if they fit."""
-        size, free = self._history_bytes(), self._free()
-        if size > free:
-            raise InputError(
-                f"velocity: a shot with gradient takes {size / 1e9:.1f} GB of GPU memory, "
-                f"{free / 1e9:.1f} are free"
-            )
-        return max(1, min(self._clusters(), self.fields, int(0.9 * free / size)))
-
-    def _history_bytes(self) -> int:
-        """Of a shot."""
-        return 4 * self._nt * math.prod(self._cells())
-
-    def _free(self) -> float:
-        return free_memory(self._scheme.alpha.device)
-
-    def _cells(self) -> tuple[int, int, int]:
-        """Four quadrants of the largest size."""
-        return 4, larger_half(self._shape["Y"]), larger_half(self._shape["X"])
-
-    def __call__(
-        self,
-        kind: str,
-        first: int,
-        count: int,
-        inject: torch.Tensor,
-        record: torch.Tensor | None,
-        *sums: torch.Tensor,
-    ) -> None:
-        """Run shots first … first + count − 1; `sums`: history, work, by_alpha, by_kappa."""
-        if not count:
-            return
-        history, work, by_alpha, by_kappa = (*sums, None, None, None, None)[:4]
-        receivers = self._scheme.receivers
-        read = ["keep_column", "keep_row", "fastest", "awake", "source_column"]
-        nvrtc.Launch(
-            self._function(kind),
-            (4 * count, 1, 1),
-            32 * WARPS,
-            [
-                self._scheme.alpha,
-                *(self._tables[name] for name in read),
-                inject,
-                record,
-                history,
-                self.scale,
-                work,
-                by_alpha,
-                by_kappa,
-                int(receivers[:, 1].min()),
-                int(receivers[:, 1].max()),
-                int(receivers[0, 0]),
-                self._scheme.pad,
-                self._shots,
-                self._nt,
-                first,
-            ],
-            self._shape["BYTES"],
-        )()
-
-    def _clusters(self) -> int:
-        """How many shots the GPU runs at a time."""
-        function = self._function("adjoint")
-        return nvrtc.active_clusters(function, 4, 32 * WARPS, self._shape["BYTES"])
-
-    def _function(self, kind: str) -> object:
-        """The kernel "forward", "keep" or "adjoint"."""
-        keep, adjoint = KINDS[kind]
-        centre, near, far = STENCIL
-        names = ["Y", "X", "WARPS", "HOLD", "REGISTERS"]
-        definitions = {name: str(self._shape[name]) for name in names}
-        definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
-        definitions |= {"LEAD": str(LEAD), "KEEP": str(keep), "ADJOINT": str(adjoint)}
-        return nvrtc.load(SOURCE, "run", definitions)

@@ -6,15 +6,15 @@
 // row order without padding, whose edges wrap; `n · shots` of them stand one after another, the shots
 // of a map together, so that its coefficients are fetched from memory once and then from the cache.
 
-// The field after `now` and `before`, that of step k; `after` may be `before`. On the row
-// `inject_row` inject[field, k, x] is added, on `record_row` the result is kept in
-// record[field, k, x]; a negative row switches either off. `laplacian`, where given, keeps dx² times
-// the Laplacian of `now`.
+// The field after `now` and `before`, that of step k; `after` may be `before`. In `width` columns from
+// `leftmost` on, inject[field, k, column] is added to the row `inject_row`, and the result is kept in
+// record[field, k, column] on `record_row`; a negative row switches either off. `laplacian`, where
+// given, keeps dx² times the Laplacian of `now`.
 extern "C" __global__ void step(
     const real *__restrict__ now, const real *before, real *after, real *laplacian,
     const real *__restrict__ alpha, const real *__restrict__ kappa,
     const real *__restrict__ inject, real *record, int Y, int X, int shots, int nt,
-    int inject_row, int record_row, int k)
+    int inject_row, int record_row, int leftmost, int width, int k)
 {
     const int x = blockIdx.x * blockDim.x + threadIdx.x;
     if (x >= X) return;
@@ -29,7 +29,9 @@ extern "C" __global__ void step(
     if (laplacian) laplacian += field * cells;
     alpha += field / shots * cells;
     kappa += field / shots * cells;
-    const long long trace = ((long long)field * nt + k) * X + x;
+    const int column = x - leftmost;
+    const bool within = column >= 0 && column < width;
+    const long long trace = ((long long)field * nt + k) * width + column;
 
     // Fetched together before the first store: `after` may be the same memory, and the compiler
     // would otherwise wait for each store before the next fetch.
@@ -54,10 +56,10 @@ extern "C" __global__ void step(
         real change = here - old[r];
         change -= kappa[y * X + x] * change;
         real value = here + change + alpha[y * X + x] * lap;
-        if (y == inject_row) value += inject[trace];
+        if (y == inject_row && within) value += inject[trace];
         after[y * X + x] = value;
         if (laplacian) laplacian[y * X + x] = lap;
-        if (y == record_row) record[trace] = value;
+        if (y == record_row && within) record[trace] = value;
         up2 = up1, up1 = here, here = down1, down1 = down2;
     }
 }

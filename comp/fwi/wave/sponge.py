@@ -30,6 +30,7 @@ from comp.core.errors import InputError
 from comp.fwi.survey import Survey
 from comp.fwi.wave import onchip, sponge_cpu, sponge_cuda
 from comp.fwi.wave.scheme import Scheme, check, discretise
+from comp.fwi.wave.streams import joined
 
 
 def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
@@ -40,14 +41,18 @@ def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
     engine = backend(velocity, survey)
     check(velocity.detach(), survey)
     gradient = torch.is_grad_enabled() and velocity.requires_grad
-    records = []
-    for part in velocity.split(engine.chunk(velocity, survey, gradient)):
+    parts = velocity.split(engine.chunk(velocity, survey, gradient))
+
+    def work(part: torch.Tensor) -> torch.Tensor:
         scheme = discretise(part, survey)
-        if gradient:
-            *fields, pad = vars(scheme).values()
-            records.append(_Run.apply(engine, pad, *fields))
-        else:
-            records.append(engine.run(scheme, keep=False)[0])
+        if not gradient:
+            return engine.run(scheme, keep=False)[0]
+        *fields, pad = vars(scheme).values()
+        return _Run.apply(engine, pad, *fields)
+
+    if engine is onchip and not gradient:
+        return joined(parts, work)
+    records = [work(part) for part in parts]
     return records[0] if len(records) == 1 else torch.cat(records)
 
 

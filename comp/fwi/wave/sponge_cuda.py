@@ -29,7 +29,7 @@ WORK = SLOTS + SEGMENT + 12
 # Share of the GPU's memory that keeping whole runs must leave free.
 LEAVE_FREE = 0.4
 # Positions of arguments of the kernel `step` that change from launch to launch.
-NOW, BEFORE, AFTER, LAPLACIAN, STEP = 0, 1, 2, 3, 14
+NOW, BEFORE, AFTER, LAPLACIAN, STEP = 0, 1, 2, 3, 16
 
 Saved = tuple[torch.Tensor, torch.Tensor]
 
@@ -85,7 +85,7 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
         new = scheme.alpha.new_empty
         states = new(_states(nt) if keep else 0, 2, n, shots, Y, X)
         laplacians = new(nt if keep and _room(scheme) else 0, n, shots, Y, X)
-        record = new(n, shots, nt, X)
+        record = rows.empty(scheme)
         forward = _Forward(scheme, record)
         for k in range(nt):
             if keep and k and k % SEGMENT == 0:
@@ -111,7 +111,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         source_row, row = int(scheme.sources[0, 0]), int(scheme.receivers[0, 0])
 
         inject = rows.residuals(scheme, grad_record)
-        trace = scheme.alpha.new_empty(n, shots, nt, X)
+        trace = rows.empty(scheme)
         mu = scheme.alpha.new_zeros(SLOTS, n, shots, Y, X)
         sums = scheme.alpha.new_zeros(2, n, Y, X)
         backward = _launch_step(scheme, inject, trace, row, source_row)
@@ -149,7 +149,7 @@ def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
         for k in range(samples * every):
             forward.step(k, history[:0], 0)
             if (k + 1) % every == 0:
-                history[k // every] = forward.state(k + 1)[1, 0]
+                history[k // every] = forward.field_after(k)[0]
         return history
 
 
@@ -160,7 +160,7 @@ class _Forward:
     """
 
     def __init__(self, scheme: Scheme, record: torch.Tensor | None) -> None:
-        """`record` (n, shots, nt, X) keeps the receivers' row; None keeps nothing."""
+        """`record`, as `rows.empty` makes it, keeps the receivers' row; None keeps nothing."""
         n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
         self._inject = rows.sources(scheme)
@@ -183,6 +183,10 @@ class _Forward:
         launch[STEP] = k
         launch()
 
+    def field_after(self, k: int) -> torch.Tensor:
+        """(n, shots, Y, X) the field after step k, until the next step but one."""
+        return self._fields[1 - k % 2]
+
     def state(self, k: int) -> torch.Tensor:
         """(2, n, shots, Y, X) copy of the fields after steps k − 2 and k − 1."""
         return self._fields.roll(k + 1, 0)
@@ -201,7 +205,7 @@ def _launch_step(
     threads = min(512, -(-X // 32) * 32)
     blocks = -(-X // threads), -(-Y // ROWS), n * shots
     pointers = None, None, None, None, scheme.alpha, scheme.kappa, inject, record
-    arguments = *pointers, Y, X, shots, nt, put, kept, 0
+    arguments = *pointers, Y, X, shots, nt, put, kept, *rows.span(scheme), 0
     return nvrtc.Launch(_function("step", scheme), blocks, threads, arguments)
 
 

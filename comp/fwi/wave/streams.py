@@ -1,0 +1,36 @@
+"""Work in parts on two streams of a GPU, so that one fills what the other leaves idle."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+
+
+@cache
+def _pair(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+
+def joined(
+    parts: Sequence[torch.Tensor], work: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """What `work` makes of each part, one after another along the first axis.
+
+    On a GPU, parts go to two streams in turn, in between what the current stream did and will do.
+    So no memory is taken back too early: `work` may keep none of what it allocates.
+    """
+    if len(parts) == 1:
+        return work(parts[0])
+    if parts[0].device.type != "cuda":
+        return torch.cat([work(part) for part in parts])
+    current = torch.cuda.current_stream(parts[0].device)
+    streams = _pair(parts[0].device)
+    for stream in streams:
+        stream.wait_stream(current)
+    made = []
+    for i, part in enumerate(parts):
+        with torch.cuda.stream(streams[i % 2]):
+            made.append(work(part))
+    for stream in streams:
+        current.wait_stream(stream)
+    return torch.cat(made)
