@@ -87,10 +87,11 @@ def tree_memory(root: int) -> int:
 
 def predict(arguments: list[str], processes: int) -> tuple[float, float, float, float]:
     """Samples/s, share of waiting, peak bytes, and seconds of the whole command."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
     command = [sys.executable, *(launch if processes > 1 else [])]
     command += [str(ROOT / "scripts/predict.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = os.environ.get("PYTHONPATH")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), before]))}
     start, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=said, env=environment)

@@ -165,6 +165,25 @@ def test_arrivals_follow_the_fastest_way(emulated):
     assert (found[0, 3] <= found[0, 1:3].amin(0) + 1e-3).all()
 
 
+def test_the_cut_gives_both_sides_as_much_to_do(emulated, monkeypatch):
+    """Waves are fast below, so a cut at the sources' row would give the lower quadrants more."""
+    survey = replace(SMALL, ny=40, nt=120, pad=20)
+    velocity = torch.full((1, 40, 30), 1500.0)
+    velocity[:, 8:] = 4500.0
+    scheme = discretise(velocity, survey)
+
+    def imbalance():
+        worked_on = launcher.Launcher(scheme).tables[2].sum((2, 3)).double()  # (shots, quadrants)
+        above, below = worked_on[:, 2:].sum(1), worked_on[:, :2].sum(1)
+        return ((below - above) / (below + above)).abs().max()
+
+    balanced = imbalance()
+    monkeypatch.setattr(
+        launcher, "cut_rows", lambda s, *_: torch.full((survey.shots,), 22, dtype=torch.int32)
+    )
+    assert balanced < 0.5 * imbalance()
+
+
 def test_nothing_to_simulate(emulated):
     scheme = discretise(maps(0, SMALL), SMALL)
     record, saved = onchip.run(scheme, keep=True)
