@@ -59,7 +59,7 @@ compiled_step = torch.compile(one_step, dynamic=True)
 def compiled(velocity, survey):
     """The exact scheme in tensor operations."""
     if velocity.requires_grad:
-        raise InputError("compiled: forward only")
+        raise InputError("forward only")
     scheme = discretise(velocity, survey)
     alpha, kappa = scheme.alpha[:, None], scheme.kappa[:, None]
     (rows, columns), shots = scheme.sources.T.tolist(), range(survey.shots)

@@ -316,6 +316,7 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     Four *const sums = work + ((long long)slot * 4 + rank) * DOWN * (RIGHT / 4);
     if (ADJOINT)
         for (int i = threadIdx.x; i < DOWN * RIGHT / 4; i += THREADS) sums[i] = Four{};
+    static_assert(THREADS >= RIGHT, "each column needs a thread for what it is given and gives");
     // The last threads fetch the next step's additions and keep the last step's record, a column each.
     const int adds = THREADS - 1 - threadIdx.x;
     const int adds_to = mine.x(adds) - leftmost;
