@@ -17,7 +17,7 @@ def joined(
     """What `work` makes of each part, one after another along the first axis.
 
     On a GPU, parts go to two streams in turn, in between what the current stream did and will do.
-    So no memory is taken back too early: `work` may keep none of what it allocates.
+    `work` may leave nothing behind but what it returns.
     """
     if len(parts) == 1:
         return work(parts[0])
@@ -28,9 +28,14 @@ def joined(
     for stream in streams:
         stream.wait_stream(current)
     made = []
-    for i, part in enumerate(parts):
-        with torch.cuda.stream(streams[i % 2]):
-            made.append(work(part))
-    for stream in streams:
-        current.wait_stream(stream)
-    return torch.cat(made)
+    try:
+        for i, part in enumerate(parts):
+            with torch.cuda.stream(streams[i % 2]):
+                made.append(work(part))
+    finally:  # also before an error frees what they are at work on
+        for stream in streams:
+            current.wait_stream(stream)
+    joint = torch.cat(made)
+    for part in made:  # another stream may want these two before the current one has read it
+        part.record_stream(current)
+    return joint
