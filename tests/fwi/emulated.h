@@ -1,6 +1,6 @@
 // Runs `onchip.cu`, or `reach.cu` where ARRIVALS is defined, on a CPU: its threads become contexts
-// that take turns in a fixed order and give up their turn while they wait. Slow, and one launch at a
-// time; test_onchip.py compiles it.
+// that take turns, a warp at a time, and give up their turn while they wait. Slow, and one launch at
+// a time; test_onchip.py compiles it.
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -42,6 +42,14 @@ static ucontext_t scheduler;
 static int turn_block, threads_of_block;
 static int finished;
 
+const long long most_rounds = 300000;
+static unsigned drawn()
+{
+    static unsigned long long state = 1;
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)(state >> 33);
+}
+
 inline float approximate_inverse(float x) { return 1 / x; }
 inline float approximate_root(float x) { return std::sqrt(x); }
 inline void fetch_to_cache(const void *) {}
@@ -58,7 +66,8 @@ struct Barrier {
     {
         const int mine = generation;
         if (++arrived == due) arrived = 0, ++generation;
-        while (generation == mine) give_up_turn();
+        do give_up_turn(); // who came last too, so that a warp goes on as one
+        while (generation == mine);
     }
 };
 static Barrier whole, of_block[4];
@@ -153,8 +162,8 @@ static void one_thread()
     while (true) give_up_turn();
 }
 
-// The kernel's pointers and numbers in its own order; one cluster after another.
-extern "C" void launch(const void *const *pointers, const int *ints, int all_blocks, int threads, int bytes)
+// The kernel's pointers and numbers in its own order; one cluster after another. False if it hangs.
+extern "C" bool launch(const void *const *pointers, const int *ints, int all_blocks, int threads, int bytes)
 {
     const int stack = 64 * 1024, all = cluster * threads;
     threads_of_block = blockDim.x = threads;
@@ -173,14 +182,23 @@ extern "C" void launch(const void *const *pointers, const int *ints, int all_blo
             makecontext(&contexts[i], one_thread, 0);
         }
         finished = 0;
-        while (finished < all)
-            for (int i = 0; i < all; ++i) {
-                turn_block = i / threads;
-                threadIdx.x = i % threads;
-                blockIdx.x = first + turn_block;
-                swapcontext(&scheduler, &contexts[i]);
+        // Some warps at random take turns, beginning anywhere, so that blocks get ahead of each other.
+        for (long long round = 0; finished < all; ++round) {
+            if (round == most_rounds) return false;
+            const unsigned begin = drawn(), taken = drawn();
+            for (int w = 0; w < all / 32; ++w) {
+                const int warp = (w + begin) % (all / 32);
+                if (!(taken >> (warp * 32 / threads) & 1) || drawn() % 4 == 0) continue;
+                for (int i = 32 * warp; i < 32 * warp + 32; ++i) {
+                    turn_block = i / threads;
+                    threadIdx.x = i % threads;
+                    blockIdx.x = first + turn_block;
+                    swapcontext(&scheduler, &contexts[i]);
+                }
             }
+        }
     }
     for (float *block : blocks) free(block);
     blocks.clear();
+    return true;
 }

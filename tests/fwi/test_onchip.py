@@ -40,8 +40,7 @@ def maps(count: int, survey: Survey) -> torch.Tensor:
 def compiled(folder: Path, source: Path, name: str, definitions: dict[str, str]) -> ctypes.CDLL:
     """A kernel of a source behind the emulation, compiled for these definitions."""
     here = Path(__file__).parent
-    names = [name] + [definitions.get(k, "") for k in ("Y", "X", "KEEP", "ADJOINT", "WARPS")]
-    library = folder / f"{source.stem}_{'_'.join(names)}.so"
+    library = folder / (f"{name}_{'_'.join(definitions.values())}.so".replace("/", ":"))
     if not library.exists():
         wrapped = folder / "emulated.cpp"
         wrapped.write_text('#include "emulated.h"\n')
@@ -62,10 +61,11 @@ class EmulatedLaunch:
         pointers = [None if a is None else a.data_ptr() for a in tensors]
         pointers = (ctypes.c_void_p * len(pointers))(*pointers)
         numbers = (ctypes.c_int * len(numbers))(*numbers)
+        library.launch.restype = ctypes.c_bool
         self._call = lambda: library.launch(pointers, numbers, blocks[0], threads, shared)
 
     def __call__(self) -> None:
-        self._call()
+        assert self._call(), "the kernel hangs"
 
 
 @pytest.fixture

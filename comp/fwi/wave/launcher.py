@@ -127,14 +127,14 @@ class Launcher:
 
     def together(self) -> int:
         """How many shots to have in the history: those that run at a time, if they fit."""
-        ends, free = self._history[1], self._free()
+        ends, free = self._history[1], 0.9 * self._free()  # the sums of a shot take little
         size = ROW_BYTES * max((b - a for a, b in pairwise(ends)), default=1)
         if size > free:
             raise InputError(
                 f"velocity: a shot with gradient takes {size / 1e9:.1f} GB of GPU memory, "
                 f"{free / 1e9:.1f} are free"
             )
-        return max(1, min(self._clusters(), self.fields, int(0.9 * free / size)))
+        return max(1, min(self._clusters(), self.fields, int(free / size)))
 
     @cached_property
     def _history(self) -> tuple[torch.Tensor, list[int]]:

@@ -382,7 +382,8 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
             Kept *kept = keeping + 8 * (rows_before + (k - HOLD * held) * all_rows) + threadIdx.x % 8;
             Four *sum = sums + cell;
 
-            // Who needs cells of the neighbours' last step waits for them here. Nobody may announce this
+            // Who needs cells of the neighbours' last step waits for them here, a warp as one: a straggler
+            // that sends nothing could find the gate opened twice, which looks like closed. Nobody may announce this
             // step before it knows that the last is complete.
             if (step && waits) pass(gates + (1 - parity), (step - 1) >> 1 & 1);
             if (threadIdx.x == THREADS - 1) {
@@ -418,11 +419,11 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
             for (int r = 0; r < count; r += 4) {
                 #pragma unroll
                 for (int g = 0; g < 2; ++g) {
-                    const int coming = r + 2 * g + 2;
+                    const int ahead = r + 2 * g + 2;
                     if (g && r + 2 >= count) break;
                     #pragma unroll
                     for (int q = 0; q < 2; ++q) {
-                        if (ADJOINT && coming < count) {
+                        if (ADJOINT && ahead < count) {
                             was[1 - g][q] = kept[(2 * g + 2 + q) * 8];
                             so_far[1 - g][q] = sum[(2 * g + 2 + q) * (RIGHT / 4)];
                         }
@@ -480,10 +481,10 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
                         if (ADJOINT) {
                             Four more = so_far[g][q];
                             for (int c = 0; c < 4; ++c) {
-                                const Pair then = from_halves(was[g][q].at[c]);
-                                more.at[c] = fmaf(value[q].at[c], then.x, more.at[c]);
+                                const Pair past = from_halves(was[g][q].at[c]);
+                                more.at[c] = fmaf(value[q].at[c], past.x, more.at[c]);
                                 const float by_a = approximate_inverse(seen.a[q][c / 2].at[c % 2]);
-                                if (wide || c < 2) kappa_sum -= value[q].at[c] * by_a * then.y;
+                                if (wide || c < 2) kappa_sum -= value[q].at[c] * by_a * past.y;
                             }
                             sum[(2 * g + q) * (RIGHT / 4)] = more;
                         }

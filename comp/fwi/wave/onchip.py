@@ -22,9 +22,10 @@ from comp.fwi.wave.launcher import TABLES, Launcher, Saved, columns, shape
 from comp.fwi.wave.reach import larger_half, lowest_cut
 from comp.fwi.wave.scheme import Gradients, Scheme
 
-# Numbers in the records of maps that go through a launch together: 64 maps of the official survey,
-# four times as many with a gradient. Launches overlap, so that their last shots leave nothing idle.
-TOGETHER = 22_400_000
+# Numbers in the records and the grids of maps that go through a launch together: 64 maps of the
+# official survey, four times as many with a gradient. Without one, launches overlap, so that their
+# last shots leave nothing idle.
+TOGETHER = 53_152_000
 # Shared memory of a block that clusters of four can have.
 SHARED_BYTES = 227 * 1024
 # Where waves need more steps for a cell than at this Courant number, LEAD and LAG are too few.
@@ -86,8 +87,9 @@ def survey_fits(survey: Survey) -> bool:
 
 
 def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
-    """How many maps to simulate at once: two launches at least, so that they can overlap."""
-    most = max(1, TOGETHER // (survey.shots * survey.nt * survey.receivers))
+    """How many maps to simulate at once; without a gradient at most half, so that two overlap."""
+    cells = (survey.ny + 2 * survey.pad) * (survey.nx + 2 * survey.pad)
+    most = max(1, TOGETHER // (survey.shots * (survey.nt * survey.nx + cells)))
     return 4 * most if gradient else max(1, min(most, -(-len(velocity) // 2)))
 
 
@@ -129,10 +131,11 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)
         kept = len(saved) > TABLES
+        # Before the history, which takes what is left.
+        sources = None if kept else rows.sources(scheme)
         together = launcher.fields if kept else launcher.together()
         history = saved[-1] if kept else launcher.history(together)
         work = launcher.work(together)
-        sources = None if kept else rows.sources(scheme)
         for first in range(0, launcher.fields, max(1, together)):
             count = min(together, launcher.fields - first)
             if not kept:

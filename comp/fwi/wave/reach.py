@@ -79,7 +79,9 @@ def cut_rows(scheme: Scheme, times: torch.Tensor, lead: int, lag: int) -> torch.
     until = (nt + lag - times[:, -1:]).clamp(max=nt)
     work = (until - since).clamp(min=0).int().sum(3)
     below = larger_half(Y) // 2
-    above = work[..., below:].sum(2, keepdim=True)
-    passed = 2 * (above + work.cumsum(2)[..., :below]) <= work.sum(2, keepdim=True)
-    rows = 2 * passed.sum(2) + row
+    # Of the lower half, for each row to cut above; it goes round to the rows that come first.
+    so_far = torch.nn.functional.pad(torch.cat([work, work[..., :below]], 2).cumsum(2), (1, 0))
+    lower = so_far[..., below:] - so_far[..., :-below]
+    too_much = 2 * lower > work.sum(2, keepdim=True)
+    rows = 2 * too_much.int().cumprod(2).sum(2) + row
     return rows.clamp(max=lowest_cut(Y, scheme.pad, row)).flatten().int()

@@ -17,7 +17,7 @@ def joined(
     """What `work` makes of each part, one after another along the first axis.
 
     On a GPU, parts go to two streams in turn, in between what the current stream did and will do.
-    `work` may leave nothing behind but what it returns.
+    `work` may leave no memory of the GPU behind but what it returns.
     """
     if len(parts) == 1:
         return work(parts[0])
