@@ -41,14 +41,14 @@ Saved = tuple[torch.Tensor, ...]
 TABLES = 6
 
 
-def columns(X: int) -> int:
+def larger_columns(X: int) -> int:
     """Of the larger quadrants: a multiple of four."""
     return 4 * ((X + 7) // 8)
 
 
-def shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
-    """How `onchip.cu` is compiled for a padded grid, and bytes of shared memory that it takes."""
-    down, right = larger_half(Y), columns(X)
+def shared_bytes(Y: int, X: int, pad: int, row: int, nt: int) -> int:
+    """Shared memory that a block of `onchip.cu` takes for a padded grid."""
+    down, right = larger_half(Y), larger_columns(X)
     numbers = 2 * ((down + 4) * (right + 4) + 4) + 4 + 2 * down + 3 * right
     below = max(1, Y - pad - row) + (Y - row < down)
     lowest = lowest_cut(Y, pad, row)
@@ -57,7 +57,7 @@ def shape(Y: int, X: int, pad: int, row: int, nt: int) -> dict[str, int]:
     plan = 8 + 2 * -(-right // 32) // 4 * 4  # whole words
     size = 4 * numbers + -(-nt // HOLD) * plan
     # The adjoint's last sum takes a number a thread.
-    return {"Y": Y, "X": X, "BYTES": max(size, 4 * 32 * max(WARPS.values()))}
+    return max(size, 4 * 32 * max(WARPS.values()))
 
 
 def sponge_lines(scheme: Scheme) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,15 +84,16 @@ class Launcher:
         n, self._shots, self._nt = scheme.amplitude.shape
         self.fields = n * self._shots
         self._row = int(scheme.receivers[0, 0])
-        self._shape = shape(*scheme.alpha.shape[1:], scheme.pad, self._row, self._nt)
+        self._Y, self._X = scheme.alpha.shape[1:]
+        self._bytes = shared_bytes(self._Y, self._X, scheme.pad, self._row, self._nt)
         self.tables = tables or self._made()
 
     def _made(self) -> Saved:
         """What the kernels read beside α, in the order of their parameters, then the scale."""
         scheme, device = self._scheme, self._scheme.alpha.device
         keep_column, keep_row = sponge_lines(scheme)
-        columns = on_device(tuple(scheme.sources[:, 1].tolist()), device)
-        times = arrivals(scheme, columns)
+        source_columns = on_device(tuple(scheme.sources[:, 1].tolist()), device)
+        times = arrivals(scheme, source_columns)
         cut = cut_rows(scheme, times, LEAD, LAG)
         plans, blocks = -(-self._nt // HOLD), -(-self._cells()[2] * 4 // 32)
         worked_on = torch.empty(self.fields, 4, plans, blocks, dtype=torch.uint8, device=device)
@@ -101,10 +102,10 @@ class Launcher:
                 self._function("forward", "plan"),
                 (4 * self.fields, 1, 1),
                 256,
-                [times, columns, cut, worked_on, self._row, self._shots, self._nt],
+                [times, source_columns, cut, worked_on, self._row, self._shots, self._nt],
                 4 * blocks * self._cells()[1],
             )()
-        return keep_column, keep_row, worked_on, columns, cut, history_scale(scheme)
+        return keep_column, keep_row, worked_on, source_columns, cut, history_scale(scheme)
 
     @property
     def scale(self) -> torch.Tensor:
@@ -149,7 +150,7 @@ class Launcher:
 
     def _cells(self) -> tuple[int, int, int]:
         """Four quadrants of the largest size, columns by fours."""
-        return 4, larger_half(self._shape["Y"]), columns(self._shape["X"]) // 4
+        return 4, larger_half(self._Y), larger_columns(self._X) // 4
 
     def __call__(
         self,
@@ -187,19 +188,19 @@ class Launcher:
                 self._nt,
                 first,
             ],
-            self._shape["BYTES"],
+            self._bytes,
         )()
 
     def _clusters(self) -> int:
         """How many shots the GPU runs at a time."""
         function = self._function("adjoint")
-        return nvrtc.active_clusters(function, 4, 32 * WARPS["adjoint"], self._shape["BYTES"])
+        return nvrtc.active_clusters(function, 4, 32 * WARPS["adjoint"], self._bytes)
 
     def _function(self, kind: str, name: str = "run") -> object:
         """A kernel of the source as compiled for "forward", "keep" or "adjoint"."""
         keep, adjoint = KINDS[kind]
         centre, near, far = STENCIL
-        definitions = {"Y": str(self._shape["Y"]), "X": str(self._shape["X"]), "HOLD": str(HOLD)}
+        definitions = {"Y": str(self._Y), "X": str(self._X), "HOLD": str(HOLD)}
         warps = WARPS[kind]
         definitions |= {"WARPS": str(warps), "REGISTERS": str(REGISTERS // warps // 256 * 8)}
         definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}

@@ -382,9 +382,9 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
             Kept *kept = keeping + 8 * (rows_before + (k - HOLD * held) * all_rows) + threadIdx.x % 8;
             Four *sum = sums + cell;
 
-            // Who needs cells of the neighbours' last step waits for them here, a warp as one: a straggler
-            // that sends nothing could find the gate opened twice, which looks like closed. Nobody may announce this
-            // step before it knows that the last is complete.
+            // Who needs cells of the neighbours' last step waits for them here, a warp as one: a
+            // straggler that sends nothing could find the gate opened twice, which looks like closed.
+            // Nobody may announce this step before it knows that the last is complete.
             if (step && waits) pass(gates + (1 - parity), (step - 1) >> 1 & 1);
             if (threadIdx.x == THREADS - 1) {
                 arrive(gate_beside + 8 * parity, bytes_beside);

@@ -18,7 +18,7 @@ import torch
 
 from comp.fwi.survey import Survey
 from comp.fwi.wave import rows
-from comp.fwi.wave.launcher import TABLES, Launcher, Saved, columns, shape
+from comp.fwi.wave.launcher import TABLES, Launcher, Saved, larger_columns, shared_bytes
 from comp.fwi.wave.reach import larger_half, lowest_cut
 from comp.fwi.wave.scheme import Gradients, Scheme
 
@@ -77,13 +77,13 @@ def survey_fits(survey: Survey) -> bool:
     if survey.min_velocity * survey.dt / survey.dx < LEAST_COURANT:
         return False
     row = survey.source_row + survey.pad
-    down, right = larger_half(Y), columns(X)
+    down, right = larger_half(Y), larger_columns(X)
     cuts = [(X, right, column + survey.pad) for column in survey.source_columns]
     cuts += [(Y, down, row), (Y, down, lowest_cut(Y, survey.pad, row))]
     for size, larger, cut in cuts:  # no quadrant meets the map twice
         if larger > size - cut + survey.pad or size - larger > cut + survey.pad:
             return False
-    return shape(Y, X, survey.pad, row, survey.nt)["BYTES"] <= SHARED_BYTES
+    return shared_bytes(Y, X, survey.pad, row, survey.nt) <= SHARED_BYTES
 
 
 def chunk(velocity: torch.Tensor, survey: Survey, gradient: bool) -> int:
@@ -105,7 +105,7 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
     """
     with torch.cuda.device(scheme.alpha.device):
         launcher = Launcher(scheme)
-        inject, record = rows.sources(scheme), rows.empty(scheme)
+        inject, record = rows.sources(scheme), rows.zeros(scheme)
         history = launcher.history(launcher.fields) if keep and launcher.room() else None
         kind = "forward" if history is None else "keep"
         launcher(kind, 0, launcher.fields, inject, record, history)
@@ -126,7 +126,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
         launcher = Launcher(scheme, saved[:TABLES])
-        inject, trace = rows.residuals(scheme, grad_record), rows.empty(scheme)
+        inject, trace = rows.residuals(scheme, grad_record), rows.zeros(scheme)
 
         by_alpha = scheme.alpha.new_empty(n, shots, Y, X)
         by_kappa = scheme.alpha.new_empty(n, shots, 4)

@@ -16,14 +16,14 @@ def span(scheme: Scheme) -> tuple[int, int]:
     return first, last + 1 - first
 
 
-def empty(scheme: Scheme) -> torch.Tensor:
+def zeros(scheme: Scheme) -> torch.Tensor:
     """A row of zeros for every shot and step."""
     return scheme.alpha.new_zeros(*scheme.amplitude.shape, span(scheme)[1])
 
 
 def sources(scheme: Scheme) -> torch.Tensor:
     """What is added to the sources' row."""
-    row, (first, _) = empty(scheme), span(scheme)
+    row, (first, _) = zeros(scheme), span(scheme)
     for shot, x in enumerate(scheme.sources[:, 1].tolist()):
         row[:, shot, :, x - first] = scheme.amplitude[:, shot]
     return row
@@ -32,7 +32,7 @@ def sources(scheme: Scheme) -> torch.Tensor:
 def residuals(scheme: Scheme, grad_record: torch.Tensor) -> torch.Tensor:
     """What the adjoint adds to the receivers' row: α·grad_record, summed where receivers meet."""
     y, columns = int(scheme.receivers[0, 0]), scheme.receivers[:, 1]
-    row, (first, _) = empty(scheme), span(scheme)
+    row, (first, _) = zeros(scheme), span(scheme)
     at_receivers = scheme.alpha[:, y, columns.tolist()][:, None, None] * grad_record
     return row.index_add_(3, (columns - first).to(row.device), at_receivers)
 

@@ -50,10 +50,7 @@ def simulate(velocity: torch.Tensor, survey: Survey) -> torch.Tensor:
         *fields, pad = vars(scheme).values()
         return _Run.apply(engine, pad, *fields)
 
-    if engine is onchip and not gradient:
-        return joined(parts, work)
-    records = [work(part) for part in parts]
-    return records[0] if len(records) == 1 else torch.cat(records)
+    return joined(parts, work, overlap=engine is onchip and not gradient)
 
 
 def backend(velocity: torch.Tensor, survey: Survey) -> ModuleType:

@@ -85,7 +85,7 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
         new = scheme.alpha.new_empty
         states = new(_states(nt) if keep else 0, 2, n, shots, Y, X)
         laplacians = new(nt if keep and _room(scheme) else 0, n, shots, Y, X)
-        record = rows.empty(scheme)
+        record = rows.zeros(scheme)
         forward = _Forward(scheme, record)
         for k in range(nt):
             if keep and k and k % SEGMENT == 0:
@@ -111,7 +111,7 @@ def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradie
         source_row, row = int(scheme.sources[0, 0]), int(scheme.receivers[0, 0])
 
         inject = rows.residuals(scheme, grad_record)
-        trace = rows.empty(scheme)
+        trace = rows.zeros(scheme)
         mu = scheme.alpha.new_zeros(SLOTS, n, shots, Y, X)
         sums = scheme.alpha.new_zeros(2, n, Y, X)
         backward = _launch_step(scheme, inject, trace, row, source_row)
@@ -160,7 +160,7 @@ class _Forward:
     """
 
     def __init__(self, scheme: Scheme, record: torch.Tensor | None) -> None:
-        """`record`, as `rows.empty` makes it, keeps the receivers' row; None keeps nothing."""
+        """`record`, as `rows.zeros` makes it, keeps the receivers' row; None keeps nothing."""
         n, shots, _ = scheme.amplitude.shape
         Y, X = scheme.alpha.shape[1:]
         self._inject = rows.sources(scheme)

@@ -12,16 +12,18 @@ def _pair(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
 
 
 def joined(
-    parts: Sequence[torch.Tensor], work: Callable[[torch.Tensor], torch.Tensor]
+    parts: Sequence[torch.Tensor],
+    work: Callable[[torch.Tensor], torch.Tensor],
+    overlap: bool,
 ) -> torch.Tensor:
     """What `work` makes of each part, one after another along the first axis.
 
-    On a GPU, parts go to two streams in turn, in between what the current stream did and will do.
-    `work` may leave no memory of the GPU behind but what it returns.
+    With `overlap`, parts on a GPU go to two streams in turn, in between what the current stream did
+    and will do; `work` may then leave no memory of the GPU behind but what it returns.
     """
     if len(parts) == 1:
         return work(parts[0])
-    if parts[0].device.type != "cuda":
+    if not overlap:
         return torch.cat([work(part) for part in parts])
     current = torch.cuda.current_stream(parts[0].device)
     streams = _pair(parts[0].device)
