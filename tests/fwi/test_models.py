@@ -186,6 +186,34 @@ def test_weights_of_another_architecture_are_refused(values, tmp_path):
         load_weights(other, resampled(other, build(values).state_dict()), "w")
 
 
+# The first keeps timm's names, the others' lie under a wrapper's or are joined by it.
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("encoder", ["mobilenetv3_small_100", "convnext_atto", "legacy_xception"])
+def test_a_unets_encoder_takes_local_weights(encoder, tmp_path):
+    own, path = timm.create_model(encoder), tmp_path / "w.safetensors"
+    for weight in own.parameters():
+        torch.nn.init.normal_(weight)  # also what begins as ones, or zeros, in every model
+    save_file(own.state_dict(), path)
+    net = build({"encoder": f"tu-{encoder}", "weights": str(path)}).net.encoder
+    stem, *rest = net.parameters()
+    theirs = next(weight for weight in own.parameters() if weight.ndim == 4)
+    torch.testing.assert_close(stem, (theirs * 3 / 5)[:, [0, 1, 2, 0, 1]])
+    known = {(weight.shape, weight.sum().item()) for weight in own.parameters()}
+    assert len(rest) > 50 and all((w.shape, w.sum().item()) in known for w in rest)
+
+
+def test_a_unet_refuses_weights_of_another_encoder(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    values = {"encoder": "tu-mobilenetv3_small_100", "weights": str(path)}
+    with pytest.raises(InputError, match=r"other.safetensors: not .*conv_stem") as caught:
+        build(values)
+    assert "\n" not in str(caught.value)
+    build({**values, "weights": "gone.safetensors"}, fetch=False)
+    with pytest.raises(InputError, match=r"gone.safetensors: no such file"):
+        build({**values, "weights": "gone.safetensors"})
+
+
 def test_layers_learn_at_rates_of_their_own(values):
     model = build(values)
     optimizer = build_optimizer(model, OptimConfig(lr=1.0, layer_decay=0.5, weight_decay=0.1))
@@ -292,6 +320,8 @@ LONG, SHORT = replace(OFFICIAL, nt=2000), replace(OFFICIAL, nt=60)
         ({"encoder": "resnet1"}, OFFICIAL, "'model.encoder': got 'resnet1'"),
         ({"encoder": "tu-resnet1"}, OFFICIAL, "'model.encoder': got 'tu-resnet1'"),
         ({"input_size": (4, 70)}, OFFICIAL, "'model.input_size': got 4; takes greater.*to 8"),
+        ({"weights": "w"}, OFFICIAL, "'model.weights': got 'w'; takes null with .* 'resnet18'"),
+        ({"pretrained": True, "weights": "w"}, OFFICIAL, "one source of weights"),
         ({"name": "hgnet", "encoder": "x"}, OFFICIAL, "unknown key 'model.encoder'"),
         ({**HGNET, "decoder": (64, 32)}, OFFICIAL, r"'model.decoder': got \(64, 32\); takes 4 val"),
         ({**HGNET, "backbone": "resnet18"}, OFFICIAL, "'resnet18'; nearest known: hgnetv2"),

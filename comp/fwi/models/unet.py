@@ -1,16 +1,17 @@
 """A UNet on records pooled to image size, after the competition's public baselines."""
 
 import difflib
-from typing import Literal
+from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import nn
 from torch.nn import functional as F
 
+from comp.core.backbone import check_one_source, make_backbone
 from comp.core.config import Section
 from comp.core.errors import InputError
 from comp.fwi.models.parts import Side, ToVelocity, compress, in_float32, pad_to
@@ -28,6 +29,14 @@ class UNetConfig(Section):
     input_size: tuple[Side, Side] = Field((96, 96), description="pooled record: time, receivers")
     gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
     pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
+    weights: str | None = Field(
+        None, description="local file with timm's weights of a tu- encoder, classifier included"
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        return check_one_source(weights, info.data.get("pretrained"))
 
 
 class PooledUNet(nn.Module):
@@ -42,20 +51,27 @@ class PooledUNet(nn.Module):
     the output cropped. Weights carry over to another `input_size`.
 
     Raises:
-        InputError: an encoder that segmentation-models-pytorch does not know, or a decoder of
-            another depth.
+        InputError: an encoder that segmentation-models-pytorch does not know, a decoder of another
+            depth, or weights that are not the encoder's own.
     """
 
     def __init__(self, config: UNetConfig, survey: Survey) -> None:
         super().__init__()
         _check(config)
+        initial: dict[str, Any] = {"encoder_weights": "imagenet" if config.pretrained else None}
+        if config.weights is not None:
+            # Of the whole model first: timm loads strictly there, and not where it takes features.
+            whole = make_backbone(
+                config.encoder.removeprefix("tu-"), len(OFFICIAL_COLUMNS), weights=config.weights
+            )
+            initial = {"encoder_weights": True, "pretrained_cfg": whole.pretrained_cfg}
         self.net = smp.Unet(
             config.encoder,
             encoder_depth=config.depth,
-            encoder_weights="imagenet" if config.pretrained else None,
             decoder_channels=config.decoder,
             in_channels=len(OFFICIAL_COLUMNS),
             classes=1,
+            **initial,
         )
         self.first_skip = config.first_skip
         if not self.first_skip:
@@ -94,3 +110,8 @@ def _check(config: UNetConfig) -> None:
     if config.encoder not in known and config.encoder.split(".")[0] not in known:
         near = ", ".join(difflib.get_close_matches(config.encoder, known, n=3, cutoff=0.0))
         raise InputError(f"key 'model.encoder': got {config.encoder!r}; nearest known: {near}")
+    if config.weights is not None and not config.encoder.startswith("tu-"):
+        raise InputError(
+            f"key 'model.weights': got {config.weights!r}; takes null with model.encoder "
+            f"{config.encoder!r}: only timm's, tu-…, start from a file"
+        )
