@@ -2,6 +2,7 @@
 # Networks side by side on real OpenFWI maps: trained on four fifths, judged on a fifth that nothing
 # trains on, together, refined, and on the genuine test record.
 # usage: COMP_SAMPLE_DATA=folder bash scripts/openfwi_table.sh CONFIG [CONFIG …] [-- train overrides]
+# A config may bring overrides of its own: configs/fwi/hgnet_b2.yaml,train.epochs=95
 # The folder is that of scripts/openfwi.sh. Finished steps are skipped when it is started again;
 # REFINE (default 100) samples of each family are refined.
 set -euo pipefail
@@ -21,13 +22,15 @@ run() { # print a command as it could be typed, then run it
 run python scripts/simulate.py --maps "$COMP_SAMPLE_DATA/openfwi_velocity" --count 5000 --shots 6 --out $data
 [ -s $data/folds.csv ] || run python scripts/make_folds.py --data $data --folds 5
 runs=() valid=() test=() named=()
-for config in "${configs[@]}"; do
+for entry in "${configs[@]}"; do
+  IFS=, read -r -a own <<<"$entry"
+  config=${own[0]} own=("${own[@]:1}")
   name=table_$(basename "$config" .yaml)
   parts=runs/$name/fold_0/predictions
   run accelerate launch scripts/train.py --config "$config" "name=$name" 'folds=[0]' \
-    data.folder=$data data.folds=$data/folds.csv "$@"
-  run accelerate launch scripts/predict.py --run "runs/$name" --oof --tta
-  run accelerate launch scripts/predict.py --run "runs/$name" --records "$record" --tta
+    data.folder=$data data.folds=$data/folds.csv "$@" ${own[@]+"${own[@]}"}
+  run accelerate launch scripts/predict.py --run "runs/$name" --oof
+  run accelerate launch scripts/predict.py --run "runs/$name" --records "$record"
   runs+=("runs/$name") valid+=("$parts/valid.npy") test+=("$parts/test.npy")
   named+=("$(basename "$config" .yaml)=$parts/valid.npy")
   truth=$parts/valid_truth.npy

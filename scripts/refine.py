@@ -4,8 +4,7 @@ accelerate launch scripts/refine.py --predictions runs/fwi_demo/test.npy \\
     --records data/fwi_demo_test/test --out runs/fwi_demo/refined.npy
 
 Writes a prediction file of the same form, with a table of what became of each sample
-(<out>.refined.csv) and the misfit curves (<out>.misfit.npy) beside it. Killed and started again, it
-goes on where it stopped.
+(<out>.refined.csv) and the misfit curves (<out>.misfit.npy) beside it. A killed run goes on.
 """
 
 import argparse
@@ -42,6 +41,12 @@ def main() -> None:
     }.items():
         value = getattr(default, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")
+    add(
+        "--curved",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="then bent layers, at 3× the time",
+    )
     args = vars(parser.parse_args())
     files = [args.pop(name) for name in ("predictions", "records", "out")]
     prior, share = args.pop("prior"), Share.of_launcher()

@@ -1,11 +1,12 @@
 """Other methods than L-BFGS, for the kinds of map that they invert better."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from comp.fwi.curved import CurvedInversion
 from comp.fwi.flat import FlatInversion
 from comp.fwi.layered import LayeredInversion
 from comp.fwi.survey import Survey
@@ -13,7 +14,21 @@ from comp.fwi.wave import Solver
 
 Newton = Literal["auto", "on", "off"]
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
-Guess = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Guess(NamedTuple):
+    """What another method finds.
+
+    Attributes:
+        velocity: (ny, nx) m/s.
+        final: it is of so few unknowns that fitting the record better would make the map worse.
+    """
+
+    velocity: np.ndarray
+    final: bool = False
+
+
+Method = Callable[[np.ndarray, np.ndarray], Guess]
 
 
 def guesses(
@@ -22,16 +37,25 @@ def guesses(
     dtype: torch.dtype,
     device: torch.device | str,
     newton: Newton,
-) -> dict[str, Guess]:
-    """Prior -> (start (ny, nx), record) -> map (ny, nx), for the priors that have such a method.
+    curved: bool = True,
+) -> dict[str, Method]:
+    """Prior -> (start (ny, nx), record) -> guess, for the priors that have such a method.
 
-    Gauss-Newton for layered maps takes seconds a map on a GPU and half an hour on a CPU: `auto` is
-    on where the device is a GPU with the memory for it.
+    Gauss-Newton for layered maps takes seconds a map on a GPU and an hour on a CPU: `auto` is
+    on where the device is a GPU with the memory for it. `curved` looks for layers between bent
+    interfaces in what it finds, which takes three times as long again.
     """
-    found: dict[str, Guess] = {"flat": FlatInversion(survey, solver, dtype, device)}
-    layered = LayeredInversion(survey, solver, dtype, device)
+    how = survey, solver, dtype, device
+    flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
+
+    def layered_or_bent(start: np.ndarray, record: np.ndarray) -> Guess:
+        free = layered(start, record)
+        found = bent(free, record) if curved else None
+        return Guess(free) if found is None else Guess(found, final=True)
+
+    found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     if newton == "on" or (newton == "auto" and _fits(layered)):
-        found["layered"] = layered
+        found["layered"] = layered_or_bent
     return found
 
 

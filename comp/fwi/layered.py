@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from comp.fwi.sparse import SparseChange, differences, variation
+from comp.fwi.spectral import SpectralFit, State
 from comp.fwi.survey import Survey
-from comp.fwi.wave import Solver, simulate
+from comp.fwi.wave import Solver
 from comp.fwi.wave.born import Born
 
 _DAMPING = (1e-7, 1e6)  # smallest and largest
 _LIMIT = 0.1  # of what structure gains, which the variation may cost
 _DECLINE = 0.5  # of the price from step to step
-_LAST = 1.3  # a stage's weights fall to zero at this multiple of its highest frequency
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class LayeredInversion:
     typical: float = 150.0
     largest: float = 400.0
     tries: int = 3
-    tolerance: float = 1e-5
+    tolerance: float = 2e-6
 
     @property
     def memory(self) -> int:
@@ -114,7 +114,7 @@ class LayeredInversion:
         for stage in self.stages:
             if stage.highest != reach:
                 reach, cost = stage.highest, math.inf
-                fit = _Fit(self, reach, record)
+                fit = self._fit(reach, record)
                 worst = fit.squared(plain)
             for _ in range(stage.steps):
                 state = fit.state(velocity)
@@ -131,7 +131,7 @@ class LayeredInversion:
         return velocity.cpu().numpy()
 
     def _step(
-        self, fit: "_Fit", stage: Stage, state: "_State", cost: float, damping: float
+        self, fit: SpectralFit, stage: Stage, state: State, cost: float, damping: float
     ) -> tuple[torch.Tensor, float]:
         """The next map, the same if no damping lowers the value, and the next damping.
 
@@ -162,65 +162,10 @@ class LayeredInversion:
             damping *= 8
         return velocity, damping
 
+    def _fit(self, highest: float, record: np.ndarray) -> SpectralFit:
+        how = self.survey, self.solver, self.dtype, self.device
+        return SpectralFit(record, highest, *how, self.last, self.floor)
+
     @cached_property
     def _sparse(self) -> SparseChange:
         return SparseChange(self.survey.map_shape, self.device)
-
-
-@dataclass(frozen=True)
-class _State:
-    """A map (ny, nx), its weighted squared misfit with the gradient, its plain relative misfit."""
-
-    velocity: torch.Tensor
-    squared: torch.Tensor
-    gradient: torch.Tensor
-    misfit: float
-
-
-class _Fit:
-    """The weighted squared misfit of one record's spectrum, relative to the record's own."""
-
-    def __init__(self, how: LayeredInversion, highest: float, record: np.ndarray) -> None:
-        """Up to `highest`, in peak frequencies of the wavelet, and a ramp behind."""
-        self._how, survey = how, how.survey
-        self._rows = survey.trusted_rows
-        self._observed = torch.from_numpy(record[:, : self._rows].astype(np.float64))
-        self._observed = self._observed.to(how.device)
-        reach = highest * survey.peak_frequency
-        self._born = born = Born(survey, min(_LAST * reach, how.last))
-        wavelet = np.abs(np.fft.rfft(survey.wavelet()[: born.length]))
-        share = np.maximum(wavelet / wavelet.max(), how.floor)[list(born.bins)]
-        frequencies = np.array([born.frequency(number) for number in born.bins])
-        ramp = (1 - (frequencies / reach - 1) / (_LAST - 1)).clip(0, 1)
-        weights = ramp * (how.floor / share) ** 2
-        self._weights = torch.from_numpy(weights).to(how.device)
-        self._total = self._energy(self._observed)
-
-    def state(self, velocity: torch.Tensor) -> _State:
-        """Of a map."""
-        leaf = velocity.to(self._how.dtype)[None].requires_grad_()
-        difference = self._residual(leaf)
-        squared = self._energy(difference) / self._total
-        (gradient,) = torch.autograd.grad(squared, leaf)
-        misfit = float(difference.detach().norm() / self._observed.norm())
-        return _State(velocity, squared.detach(), gradient[0].double(), misfit)
-
-    def squared(self, velocity: torch.Tensor) -> torch.Tensor:
-        """The weighted squared misfit of a map."""
-        with torch.no_grad():
-            residual = self._residual(velocity.to(self._how.dtype)[None])
-        return self._energy(residual) / self._total
-
-    def hessian(self, velocity: torch.Tensor) -> torch.Tensor:
-        """(ny·nx, ny·nx) float64 Gauss-Newton Hessian."""
-        weights = self._weights / self._total
-        return self._born.hessian(velocity.float(), weights).double()
-
-    def _residual(self, velocity: torch.Tensor) -> torch.Tensor:
-        modelled = simulate(velocity, self._how.survey, self._how.solver)[0, :, : self._rows]
-        return modelled.double() - self._observed
-
-    def _energy(self, traces: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of squares of (shots, rows, receivers) over the spectrum."""
-        spectrum = self._born.spectrum(traces)
-        return (spectrum.abs().square() * self._weights[:, None]).sum()

@@ -85,9 +85,10 @@ class Refiner:
         self._curve = torch.zeros(slots, self.settings.evaluations, dtype=torch.float64)
         self._spent = torch.zeros(slots, dtype=torch.int64)
         self._weight = torch.zeros(slots, dtype=torch.float64, device=device)
-        # What they find is tried once the start has been evaluated.
+        # What they find is tried once the start has been evaluated; it may be the end.
+        self._final = [False] * slots
         how = survey, self.settings.solver, self._dtype, device
-        self._guesses = guesses(*how, self.settings.newton)
+        self._guesses = guesses(*how, self.settings.newton, self.settings.curved)
         self._optimizer = BatchedLBFGS(
             slots,
             shape[0] * shape[1],
@@ -129,7 +130,7 @@ class Refiner:
         """
         for i, occupant in enumerate(self._samples):
             if occupant is None and (sample := next(queue, None)) is not None:
-                self._samples[i] = sample
+                self._samples[i], self._final[i] = sample, False
                 low, high = self.survey.min_velocity, self.survey.max_velocity
                 start = np.clip(sample.start.astype(np.float64), low, high)
                 self._start[i] = torch.from_numpy(start)
@@ -161,9 +162,11 @@ class Refiner:
         """Have the maps that other methods find tried next, where there is one for the kind."""
         for i in slots.tolist():
             sample = self._samples[i]
-            if guess := self._guesses.get(sample.prior):
-                found = torch.from_numpy(guess(sample.start, sample.record))
-                self._optimizer.propose(torch.tensor([i]), found.reshape(1, -1))
+            if method := self._guesses.get(sample.prior):
+                guess = method(sample.start, sample.record)
+                self._final[i] = guess.final
+                found = torch.from_numpy(guess.velocity).reshape(1, -1)
+                self._optimizer.propose(torch.tensor([i]), found)
 
     def _reweight(self, slots: torch.Tensor) -> None:
         """Lower the penalty's weight to its share of the present misfit."""
@@ -227,7 +230,8 @@ class Refiner:
         curve = self._curve[i, :spent]
         if curve[-1] <= settings.tolerance:
             return "tolerance"
-        if spent == 2 and self._samples[i].prior in self._guesses and curve[-1] < _FOUND:
+        tried = spent == 2 and self._samples[i].prior in self._guesses
+        if tried and (curve[-1] < _FOUND or (self._final[i] and curve[-1] < curve[0])):
             return "found"
         if self._optimizer.failed[i]:
             return "no descent"

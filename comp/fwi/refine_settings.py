@@ -28,6 +28,7 @@ class Settings:
         solver: of `comp.fwi.wave.simulate`.
         precision: of the simulations; the optimiser works in float64.
         newton: Gauss-Newton for layered maps first; see `comp.fwi.guesses.guesses`.
+        curved: and layers between bent interfaces, where they explain the record.
         search: of the optimiser.
 
     Raises:
@@ -43,6 +44,7 @@ class Settings:
     solver: Solver = "sponge"
     precision: Precision = "float32"
     newton: Newton = "auto"
+    curved: bool = True
     search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:

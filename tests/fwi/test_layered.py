@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from comp.fwi.curved import CurvedInversion
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import LayeredInversion, Stage
 from comp.fwi.survey import Survey
@@ -92,3 +93,13 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
     assert ("note: Gauss-Newton" in note) == (newton == "auto" and len(names) == 1)
     on_cpu = guesses(SURVEY, "sponge", torch.float32, "cpu", newton)
     assert ("layered" in on_cpu) == (newton == "on")
+
+
+@pytest.mark.parametrize("curved", [True, False])
+def test_bent_layers_are_final_and_looked_for_where_asked(monkeypatch, curved):
+    monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: start + 1)
+    monkeypatch.setattr(CurvedInversion, "__call__", lambda self, start, record: start * 2)
+    method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
+    guess = method(np.array([2000.0]), np.zeros(1))
+    assert guess.final == curved
+    assert guess.velocity == (4002 if curved else 2001)

@@ -1,0 +1,77 @@
+"""Which of many changes to make, each whole or not at all, so that a residual becomes least.
+
+That is least squares with binary unknowns, which a search settles here: as long as something lowers
+the sum of squares, the change, the pair or the run of changes that lowers it most is made or taken
+back.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_PAIRED = 150  # changes that do most by themselves are tried in pairs
+_WORTH = 1e-4  # of the sum of squares, that a step must lower
+
+
+def descend(
+    products: np.ndarray,
+    slopes: np.ndarray,
+    squared: float,
+    runs: Sequence[np.ndarray],
+    exclude: np.ndarray,
+    most: int,
+) -> Iterator[np.ndarray]:
+    """Yields the changes made (n,) bool after each step, as long as one lowers the squares.
+
+    Args:
+        products: (n, n) inner products of what the changes add to the residual.
+        slopes: (n,) their inner products with the residual.
+        squared: sum of squares of the residual.
+        runs: numbers of changes that follow each other, for each kind of change that comes in
+            runs.
+        exclude: (n,) of each change the one that cannot be made beside it, or −1.
+        most: steps.
+    """
+    chosen, slopes, size = np.zeros(len(slopes), bool), slopes.copy(), products.diagonal()
+    for _ in range(most):
+        sign = np.where(chosen, -1.0, 1.0)
+        gain = 2 * sign * slopes + size
+        gain[~chosen & (exclude >= 0) & chosen[exclude]] = np.inf
+        best, step = gain.min(), [int(gain.argmin())]
+        near = gain.argsort()[:_PAIRED]
+        pair = gain[near][:, None] + gain[near]
+        pair += 2 * sign[near][:, None] * sign[near] * products[np.ix_(near, near)]
+        pair[(near[:, None] == near) | (exclude[near][:, None] == near)] = np.inf
+        # Two for the price of one step must do clearly more than the better of them.
+        if pair.min() < 1.5 * min(best, 0):
+            best, step = pair.min(), list(near[list(np.unravel_index(pair.argmin(), pair.shape))])
+        for run in runs:
+            free = ~chosen[run] & ~((exclude[run] >= 0) & chosen[exclude[run]])
+            value, first, behind = _best_run(gain[run], products[np.ix_(run, run)], free)
+            if value < 1.2 * min(best, 0):
+                best, step = value, run[first:behind].tolist()
+        if best >= -_WORTH * squared:
+            return
+        for one in step:
+            slopes += sign[one] * products[one]
+            chosen[one] = ~chosen[one]
+        squared += best
+        yield chosen.copy()
+
+
+def _best_run(gain: np.ndarray, products: np.ndarray, free: np.ndarray) -> tuple[float, int, int]:
+    """The least of what runs of two or more neighbours add, its first and the one behind it."""
+    n = len(gain)
+    if n < 2:
+        return np.inf, 0, 0
+    # Sums over squares [first, behind)² of the products, from running sums over both axes.
+    sums = np.pad(products - np.diag(products.diagonal()), (1, 0)).cumsum(0).cumsum(1)
+    diagonal, line = sums.diagonal(), np.pad(np.where(free, gain, np.inf), (1, 0))
+    blocked = np.pad(~free, (1, 0)).cumsum()
+    line = np.where(np.isfinite(line), line, 0).cumsum()
+    first, behind = np.triu_indices(n + 1, 2)
+    value = line[behind] - line[first]
+    value = value + diagonal[behind] + diagonal[first] - sums[first, behind] - sums[behind, first]
+    value[blocked[behind] > blocked[first]] = np.inf
+    best = int(value.argmin())
+    return float(value[best]), int(first[best]), int(behind[best])
