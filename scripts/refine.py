@@ -41,12 +41,7 @@ def main() -> None:
     }.items():
         value = getattr(default, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")
-    add(
-        "--curved",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="then bent layers, at 3× the time",
-    )
+    add("--curved", action=argparse.BooleanOptionalAction, default=True, help="then bent layers")
     args = vars(parser.parse_args())
     files = [args.pop(name) for name in ("predictions", "records", "out")]
     prior, share = args.pop("prior"), Share.of_launcher()
