@@ -34,6 +34,16 @@ class Layers(NamedTuple):
             out += jump * (cells + 1 - depth).clip(0, 1)
         return out
 
+    def level(self, rows: int) -> float:
+        """Share of the neighbouring columns that the first interface crosses in the same row.
+
+        Where it runs inside a map of so many rows; 1 where it does not.
+        """
+        first = self.depth[0]
+        inside = (first > 0) & (first < rows)
+        stays = np.diff(first)[inside[1:] & inside[:-1]] == 0
+        return float(stays.mean()) if stays.size else 1.0
+
     def ordered(self) -> "Layers":
         """With no interface above the one before it."""
         return Layers(self.velocity, np.maximum.accumulate(self.depth, 0))

@@ -65,6 +65,19 @@ def test_what_fits_well_is_left_alone(observed):
     assert CurvedInversion(SURVEY)(start, observed) is None
 
 
+def test_level_layers_cut_by_a_fault_are_left_alone(monkeypatch):
+    truth = np.full(SURVEY.map_shape, 1800.0)
+    truth[6:, :9], truth[10:, 9:], truth[18:] = 2300, 2300, 2900
+    start, observed = gaussian_filter(truth, 0.5), record(truth)
+    tried = []
+    settle = lambda self, fits, layers: tried.append(layers) or (layers, np.inf)  # noqa: E731
+    monkeypatch.setattr(CurvedInversion, "_settle", settle)
+    assert CurvedInversion(SURVEY, layers=range(3, 4))(start, observed) is None
+    assert not tried
+    assert CurvedInversion(SURVEY, layers=range(3, 4), level=1.0)(start, observed) is None
+    assert len(tried) == 1
+
+
 def test_a_map_that_is_not_of_layers_is_left_alone():
     random = np.random.default_rng(0)
     truth = 2500 + 400 * gaussian_filter(random.normal(size=(24, 20)), 2.0) * 5

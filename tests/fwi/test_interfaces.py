@@ -21,6 +21,15 @@ def test_a_cell_has_the_velocity_of_its_layer_or_a_mean():
     np.testing.assert_allclose(layers.map(4), expected)
 
 
+def test_tells_bent_interfaces_from_level_ones():
+    level = Layers(np.array([1.0, 2.0]), np.repeat([[5.0, 9.0]], 35, 1))
+    assert level.level(70) == pytest.approx(68 / 69)
+    assert bent().level(70) < 0.8
+    out = Layers(np.array([1.0, 2.0]), np.array([[-1.0, -1, 3, 3, 4, 9, 9]]))
+    assert out.level(9) == pytest.approx(1 / 2)
+    assert out.level(1) == 1
+
+
 def test_interfaces_do_not_cross():
     layers = Layers(np.array([1.0, 2.0, 3.0]), np.array([[4.0, 1.0], [2.0, 3.0]])).ordered()
     np.testing.assert_array_equal(layers.depth, [[4, 1], [4, 3]])
