@@ -125,7 +125,8 @@ class CurvedInversion:
 
         def at(x: np.ndarray) -> Layers:
             speed, shift = (unit * x)[unknowns == 0], (unit * x)[unknowns == 1].reshape(shape)
-            return Layers(layers.velocity + speed, layers.depth + shift @ self._splines).ordered()
+            velocity = self._clip(layers.velocity + speed)
+            return Layers(velocity, layers.depth + shift @ self._splines).ordered()
 
         x, damping = np.zeros(len(unit)), 1e-2
         residual = fit.residuals(self._maps([layers]))[0][0]
@@ -196,21 +197,21 @@ class CurvedInversion:
             residual: (n,).
         """
         # Velocities adapt to whatever moves: only what they cannot explain counts.
-        base = torch.linalg.qr(slopes.T)[0]
-        free, rest = effects - (effects @ base) @ base.T, residual - base @ (base.T @ residual)
+        inverse = torch.linalg.pinv(slopes.T)
+        free, rest = effects - effects @ inverse.T @ slopes, residual - inverse @ residual @ slopes
         products, along = (free @ free.T).cpu().numpy(), (free @ rest).cpu().numpy()
         number = {move: i for i, move in enumerate(possible)}
         against = [number.get(move._replace(rows=-move.rows), -1) for move in possible]
         runs, squared = _runs(possible), float(rest @ rest)
         found = descend(products, along, squared, runs, np.array(against), self.flips)
-        inverse, trials = torch.linalg.pinv(slopes.T), []
+        trials = []
         for chosen in (np.zeros(len(possible), bool), *found):
             left = residual + effects[torch.from_numpy(chosen).to(effects.device)].sum(0)
             change = -(inverse @ left).cpu().numpy().clip(-_LIMIT[0], _LIMIT[0])
             made = [possible[i] for i in np.flatnonzero(chosen)]
             depth = moved(layers, self.survey.ny, made).depth
-            for velocity in (layers.velocity + change, np.rint(layers.velocity + change)):
-                trials.append(Layers(velocity, depth))
+            velocity = self._clip(layers.velocity + change)
+            trials += [Layers(velocity, depth), Layers(np.rint(velocity), depth)]
         return trials
 
     @cached_property
@@ -233,8 +234,10 @@ class CurvedInversion:
 
     def _maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) within the survey's velocities."""
-        low, high = self.survey.min_velocity, self.survey.max_velocity
-        return np.stack([one.map(self.survey.ny) for one in layers]).clip(low, high)
+        return self._clip(np.stack([one.map(self.survey.ny) for one in layers]))
+
+    def _clip(self, velocity: np.ndarray) -> np.ndarray:
+        return velocity.clip(self.survey.min_velocity, self.survey.max_velocity)
 
 
 def _runs(possible: list[Move]) -> list[np.ndarray]:
