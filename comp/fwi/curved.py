@@ -30,7 +30,7 @@ _VELOCITY, _DEPTH = 50.0, 1.0  # m/s and cells: what unknowns are measured in
 _LIMIT = 300.0, 4.0  # m/s and cells, a step at most
 _DIFFERENCE = 4.0, 0.2  # m/s and cells, of the Jacobian
 _DAMPING = (0.03, 0.2, 1.0, 5.0, 30.0, 200.0)  # times the last one, tried together
-_GAIN = 0.995  # a step with less is the last one
+_GAIN = 0.995  # a step that gains less is not taken, and ends it
 _ALIKE = 2.0  # cells by which neighbouring interfaces shift apart
 _SHARE = 0.02  # of the squared misfit that such shifts may cost
 _NEAR = (Stage(3, 8, 2.0, 10.0),)  # total variation from a near start
@@ -55,8 +55,8 @@ class CurvedInversion:
             ones 1 % have more than 0.77; of level ones cut by faults, whose edges are soft, 1 %
             have less than 0.82.
         enough: relative L2 misfit below which total variation is left alone.
-        hopeful: as often its misfit, that of layers is followed up.
-        simpler: as often its misfit, layers are taken instead: so few unknowns fit the less.
+        hopeful: layers are followed up to this multiple of the start's misfit …
+        simpler: … and taken up to this one: so few unknowns cannot fit as well.
         tolerance: relative L2 misfit at which it ends.
     """
 
@@ -78,8 +78,8 @@ class CurvedInversion:
     simpler: float = 5.0
     tolerance: float = 1e-6
 
-    def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray | None:
-        """The map (ny, nx) of layers; None where the start is better.
+    def __call__(self, start: np.ndarray, record: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """The map (ny, nx) of layers and its relative misfit; None where the start is better.
 
         Args:
             start: (ny, nx) m/s, as total variation leaves it.
@@ -102,7 +102,7 @@ class CurvedInversion:
             layers, misfit = self._move(fits[-1], follow(layers, sharper))
             if misfit < least:
                 best, least = layers, misfit
-        return self._maps([best])[0] if least <= self.simpler * bar else None
+        return (self._maps([best])[0], least) if least <= self.simpler * bar else None
 
     def _settle(self, fits: list[SpectralFit], layers: Layers) -> tuple[Layers, float]:
         """From what was read to whole rows; the layers and their plain misfit."""
@@ -131,6 +131,10 @@ class CurvedInversion:
         x, damping = np.zeros(len(unit)), 1e-2
         residual = fit.residuals(self._maps([layers]))[0][0]
         for _ in range(self.steps):
+            # Back from where the survey's velocities end, and with steps that stay inside.
+            velocity = at(x).velocity
+            x[unknowns == 0] = (velocity - layers.velocity) / _VELOCITY
+            step[unknowns == 0] = self._inward(velocity)
             near = self._maps([at(x + row) for row in np.diag(step / unit)])
             jacobian = fit.residuals(near)[0] - residual
             jacobian *= torch.from_numpy(unit / step).to(jacobian)[:, None]
@@ -166,10 +170,10 @@ class CurvedInversion:
                 break
             possible = list(moves(layers, rows))
             near = [moved(layers, rows, [move]) for move in possible]
-            faster = _DIFFERENCE[0] * np.eye(len(layers.velocity)) + layers.velocity
-            near += [Layers(velocity, layers.depth) for velocity in faster]
+            step = self._inward(layers.velocity)
+            near += [Layers(other, layers.depth) for other in layers.velocity + np.diag(step)]
             effects = fit.residuals(self._maps(near))[0] - residual
-            slopes = effects[len(possible) :] / _DIFFERENCE[0]
+            slopes = effects[len(possible) :] / torch.from_numpy(step).to(effects)[:, None]
             trials = self._trials(layers, possible, effects[: len(possible)], slopes, residual)
             residuals, misfits = fit.residuals(self._maps(trials))
             squares = residuals.square().sum(1)
@@ -235,6 +239,11 @@ class CurvedInversion:
     def _maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) within the survey's velocities."""
         return self._clip(np.stack([one.map(self.survey.ny) for one in layers]))
+
+    def _inward(self, velocity: np.ndarray) -> np.ndarray:
+        """(layers,) m/s, a step of each velocity that the survey's do not cut off."""
+        up = velocity + _DIFFERENCE[0] <= self.survey.max_velocity
+        return np.where(up, _DIFFERENCE[0], -_DIFFERENCE[0])
 
     def _clip(self, velocity: np.ndarray) -> np.ndarray:
         return velocity.clip(self.survey.min_velocity, self.survey.max_velocity)

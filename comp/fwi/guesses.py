@@ -13,6 +13,8 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 Newton = Literal["auto", "on", "off"]
+# Relative misfit of bent layers that L-BFGS could only spoil; beyond, they may not be all of it.
+_FINAL = 2e-3
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 
 
@@ -50,8 +52,10 @@ def guesses(
 
     def layered_or_bent(start: np.ndarray, record: np.ndarray) -> Guess:
         free = layered(start, record)
-        found = bent(free, record) if curved else None
-        return Guess(free) if found is None else Guess(found, final=True)
+        if not curved or (found := bent(free, record)) is None:
+            return Guess(free)
+        velocity, misfit = found
+        return Guess(velocity, final=misfit <= _FINAL)
 
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     if newton == "on" or (newton == "auto" and _fits(layered)):
