@@ -2,7 +2,7 @@
 # Networks side by side on real OpenFWI maps: trained on four fifths, judged on a fifth that nothing
 # trains on, together, refined, and on the genuine test record.
 # usage: COMP_SAMPLE_DATA=folder bash scripts/openfwi_table.sh CONFIG [CONFIG …] [-- train overrides]
-# A config may bring overrides of its own: configs/fwi/hgnet_b2.yaml,train.epochs=95
+# A config may bring overrides of its own, no lists: configs/fwi/hgnet_b2.yaml,train.epochs=95
 # The folder is that of scripts/openfwi.sh. Finished steps are skipped when it is started again;
 # REFINE (default 100) samples of each family are refined.
 set -euo pipefail
