@@ -44,7 +44,7 @@ class CurvedInversion:
         survey: of the records.
         solver, dtype, device: of the simulations.
         layers: numbers of layers that are compared.
-        highest: of each stage's frequencies, in peak frequencies of the wavelet.
+        highest: of each stage's frequencies, in peak frequencies of the wavelet; 3 at most.
         steps: of Gauss-Newton in a stage, at most.
         cycles: of total variation and moves of whole rows, at most.
         rounds: of moves in a cycle, at most.
@@ -85,11 +85,13 @@ class CurvedInversion:
             start: (ny, nx) m/s, as total variation leaves it.
             record: (shots, nt, receivers) amplitudes.
         """
-        fits = [self._fit(highest, record) for highest in self.highest]
+        fits = [self._near.fit(highest, record) for highest in self.highest]
         free = np.asarray(start, np.float64)
         bar = float(fits[-1].residuals(free[None])[1][0])
-        layers = read(free, self.layers)[0]
-        if bar <= self.enough or layers.level(self.survey.ny) > self.level:
+        if bar <= self.enough:
+            return None
+        layers = read(free, self.layers)
+        if layers.level(self.survey.ny) > self.level:
             return None
         best, least = self._settle(fits, layers)
         if least > self.hopeful * bar:
@@ -230,11 +232,6 @@ class CurvedInversion:
     def _near(self) -> LayeredInversion:
         how = self.survey, self.solver, self.dtype, self.device
         return LayeredInversion(*how, _NEAR, self.floor, damping=1e-2, tolerance=self.tolerance)
-
-    def _fit(self, highest: float, record: np.ndarray) -> SpectralFit:
-        how = self.survey, self.solver, self.dtype, self.device
-        last = self.survey.peak_frequency * max(self.highest)
-        return SpectralFit(record, highest, *how, last, self.floor)
 
     def _maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) within the survey's velocities."""

@@ -36,7 +36,8 @@ def descend(
     for _ in range(most):
         sign = np.where(chosen, -1.0, 1.0)
         gain = 2 * sign * slopes + size
-        gain[~chosen & (exclude >= 0) & chosen[exclude]] = np.inf
+        barred = ~chosen & (exclude >= 0) & chosen[exclude]
+        gain[barred] = np.inf
         best, step = gain.min(), [int(gain.argmin())]
         near = gain.argsort()[:_PAIRED]
         pair = gain[near][:, None] + gain[near]
@@ -46,7 +47,7 @@ def descend(
         if pair.min() < 1.5 * min(best, 0):
             best, step = pair.min(), list(near[list(np.unravel_index(pair.argmin(), pair.shape))])
         for run in runs:
-            free = ~chosen[run] & ~((exclude[run] >= 0) & chosen[exclude[run]])
+            free = ~(chosen | barred)[run]
             value, first, behind = _best_run(gain[run], products[np.ix_(run, run)], free)
             if value < 1.2 * min(best, 0):
                 best, step = value, run[first:behind].tolist()
@@ -66,9 +67,8 @@ def _best_run(gain: np.ndarray, products: np.ndarray, free: np.ndarray) -> tuple
         return np.inf, 0, 0
     # Sums over squares [first, behind)² of the products, from running sums over both axes.
     sums = np.pad(products - np.diag(products.diagonal()), (1, 0)).cumsum(0).cumsum(1)
-    diagonal, line = sums.diagonal(), np.pad(np.where(free, gain, np.inf), (1, 0))
+    diagonal, line = sums.diagonal(), np.pad(np.where(free, gain, 0), (1, 0)).cumsum()
     blocked = np.pad(~free, (1, 0)).cumsum()
-    line = np.where(np.isfinite(line), line, 0).cumsum()
     first, behind = np.triu_indices(n + 1, 2)
     value = line[behind] - line[first]
     value = value + diagonal[behind] + diagonal[first] - sums[first, behind] - sums[behind, first]

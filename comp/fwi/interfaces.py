@@ -49,8 +49,8 @@ class Layers(NamedTuple):
         return Layers(self.velocity, np.maximum.accumulate(self.depth, 0))
 
 
-def read(velocity: np.ndarray, layers: range) -> list[Layers]:
-    """What a map (ny, nx) looks like with each number of layers, the likeliest first."""
+def read(velocity: np.ndarray, layers: range) -> Layers:
+    """What a map (ny, nx) looks like with the likeliest number of layers, of 2 or more."""
     rows, columns = velocity.shape
     clear = np.abs(velocity - np.median(velocity[:2])) > _CLEAR
     first = np.where(clear.any(0), clear.argmax(0), rows)
@@ -58,8 +58,8 @@ def read(velocity: np.ndarray, layers: range) -> list[Layers]:
     for number in layers:
         apart = rows / (number - 1)
         starts = first.clip(max=2 * apart), np.full(columns, apart), np.full(columns, 0.6 * apart)
-        found.append(min((_aligned(velocity, number, s) for s in starts), key=lambda f: f[0]))
-    return [layers for _, layers in sorted(found, key=lambda f: f[0])]
+        found += [_aligned(velocity, number, start) for start in starts]
+    return min(found, key=lambda costed: costed[0])[1]
 
 
 def _aligned(velocity: np.ndarray, layers: int, first: np.ndarray) -> tuple[float, Layers]:

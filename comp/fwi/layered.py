@@ -114,7 +114,7 @@ class LayeredInversion:
         for stage in self.stages:
             if stage.highest != reach:
                 reach, cost = stage.highest, math.inf
-                fit = self._fit(reach, record)
+                fit = self.fit(reach, record)
                 worst = fit.squared(plain)
             for _ in range(stage.steps):
                 state = fit.state(velocity)
@@ -162,7 +162,8 @@ class LayeredInversion:
             damping *= 8
         return velocity, damping
 
-    def _fit(self, highest: float, record: np.ndarray) -> SpectralFit:
+    def fit(self, highest: float, record: np.ndarray) -> SpectralFit:
+        """Of a record (shots, nt, receivers) up to `highest`, in peak frequencies."""
         how = self.survey, self.solver, self.dtype, self.device
         return SpectralFit(record, highest, *how, self.last, self.floor)
 

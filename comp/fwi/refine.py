@@ -130,7 +130,7 @@ class Refiner:
         """
         for i, occupant in enumerate(self._samples):
             if occupant is None and (sample := next(queue, None)) is not None:
-                self._samples[i], self._final[i] = sample, False
+                self._samples[i] = sample
                 low, high = self.survey.min_velocity, self.survey.max_velocity
                 start = np.clip(sample.start.astype(np.float64), low, high)
                 self._start[i] = torch.from_numpy(start)

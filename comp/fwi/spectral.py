@@ -10,7 +10,7 @@ from comp.fwi.wave import Solver, simulate
 from comp.fwi.wave.born import Born
 
 _LAST = 1.3  # weights fall to zero at this multiple of the highest frequency
-_BATCH = 64  # maps whose spectra are taken at once; 0.7 GB of float64 traces
+_BATCH = 64  # maps whose spectra are taken at once; 1.2 GB with their transforms
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_a_map_that_is_not_of_layers_is_left_alone():
 
 def test_bends_interfaces_and_velocities(observed):
     invert = CurvedInversion(SURVEY)
-    fit = invert._fit(3, observed)
+    fit = invert._near.fit(3, observed)
     shift = 1.5 * np.cos(np.arange(20) / 6)
     before = Layers(VELOCITY * [1, 1.02, 0.98], bent().depth + [[0], [1]] * shift)
     after = invert._bend(fit, before)
@@ -104,7 +104,7 @@ def test_a_velocity_comes_back_from_the_fastest_there_is():
     truth = Layers(np.array([2000.0, 3000, 4300]), bent().depth)
     start = Layers(np.array([2000.0, 3000, 4500]), bent().depth)
     invert = CurvedInversion(SURVEY)
-    fit = invert._fit(3, record(truth.map(24)))
+    fit = invert._near.fit(3, record(truth.map(24)))
     assert invert._move(fit, start)[1] == 0
     assert invert._bend(fit, start).velocity[2] == pytest.approx(4300, abs=5)
 
