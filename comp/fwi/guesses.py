@@ -1,6 +1,7 @@
 """Other methods than L-BFGS, for the kinds of map that they invert better."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,8 +14,13 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 Newton = Literal["auto", "on", "off"]
-# Relative misfit of bent layers that L-BFGS could only spoil; beyond, they may not be all of it.
+# Relative misfit of bent layers that are the map, but for a few rows; L-BFGS could only spoil them.
+# Beyond, they may not be all of it.
 _FINAL = 2e-3
+# Where total variation leaves a misfit above this, layers bent so gently that a faulted level map
+# could look like them are tried too: up to this share of columns in the same row.
+_ENOUGH = 5e-5
+_GENTLE = 0.93
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 
 
@@ -45,17 +51,27 @@ def guesses(
 
     Gauss-Newton for layered maps takes seconds a map on a GPU and an hour on a CPU: `auto` is
     on where the device is a GPU with the memory for it. `curved` looks for layers between bent
-    interfaces in what it finds, which takes three times as long again.
+    interfaces first, and once more in what total variation leaves.
     """
     how = survey, solver, dtype, device
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
+    gentle = replace(bent, level=_GENTLE)
 
     def layered_or_bent(start: np.ndarray, record: np.ndarray) -> Guess:
+        found = bent(start, record) if curved else None
+        if found and found.misfit <= _FINAL:
+            return Guess(found.velocity, final=True)
         free = layered(start, record)
-        if not curved or (found := bent(free, record)) is None:
+        if not curved:
             return Guess(free)
-        velocity, misfit = found
-        return Guess(velocity, final=misfit <= _FINAL)
+        misfit = bent.misfit(free, record)
+        again = gentle(free, record) if misfit > _ENOUGH else None
+        # So few unknowns that fit as well as one for each cell are the map.
+        better = [one for one in (found, again) if one and one.misfit < misfit]
+        if not better:
+            return Guess(free)
+        best = min(better, key=lambda one: one.misfit)
+        return Guess(best.velocity, final=best.misfit <= _FINAL)
 
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     if newton == "on" or (newton == "auto" and _fits(layered)):

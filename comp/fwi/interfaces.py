@@ -1,8 +1,8 @@
 """Maps of layers between bent interfaces, and how such layers are read from a blurred map.
 
 Interfaces are (layers − 1, nx) depths in cells, 0 at the map's top; velocities (layers,) in m/s. In
-published families they lie about evenly, ny / (layers − 1) apart, and are bent alike. `read` uses
-that; what is read may then be moved freely, out of the map too.
+published families they lie about evenly, ny / (layers − 1) apart, and are bent alike. `readings`
+uses that; what is read may then be moved freely, out of the map too.
 """
 
 from collections.abc import Iterator
@@ -49,8 +49,8 @@ class Layers(NamedTuple):
         return Layers(self.velocity, np.maximum.accumulate(self.depth, 0))
 
 
-def read(velocity: np.ndarray, layers: range) -> Layers:
-    """What a map (ny, nx) looks like with the likeliest number of layers, of 2 or more."""
+def readings(velocity: np.ndarray, layers: range) -> list[Layers]:
+    """What a map (ny, nx) may be with these numbers of layers, 2 or more; the likeliest first."""
     rows, columns = velocity.shape
     clear = np.abs(velocity - np.median(velocity[:2])) > _CLEAR
     first = np.where(clear.any(0), clear.argmax(0), rows)
@@ -59,7 +59,7 @@ def read(velocity: np.ndarray, layers: range) -> Layers:
         apart = rows / (number - 1)
         starts = first.clip(max=2 * apart), np.full(columns, apart), np.full(columns, 0.6 * apart)
         found += [_aligned(velocity, number, start) for start in starts]
-    return min(found, key=lambda costed: costed[0])[1]
+    return [layers for _, layers in sorted(found, key=lambda costed: costed[0])]
 
 
 def _aligned(velocity: np.ndarray, layers: int, first: np.ndarray) -> tuple[float, Layers]:

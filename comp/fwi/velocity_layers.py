@@ -4,6 +4,8 @@ Depths are in cells, velocities in m/s. One array holds maps with different numb
 interfaces that a map does not have lie at infinite depth.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -92,16 +94,25 @@ def even_depths(rng: np.random.Generator, layers: np.ndarray, curved: bool) -> n
     below_first = np.cumsum(spacing + shift, axis=1)
     below_first[np.arange(layers.max() - 1) >= layers[:, None] - 1] = np.inf
     if curved:
-        first = spacing * rng.uniform(0.5, 1.5, (len(layers), len(CURVE_KNOTS))) @ spline_weights()
+        weights = spline_weights(CURVE_KNOTS, OFFICIAL.nx)
+        first = spacing * rng.uniform(0.5, 1.5, (len(layers), len(CURVE_KNOTS))) @ weights
     else:
         first = spacing * rng.uniform(0.5, 1.5, (len(layers), 1))
     return first[:, None, :] + below_first[:, :, None]
 
 
-def spline_weights() -> np.ndarray:
-    """(knots, nx) matrix that turns depths at CURVE_KNOTS into a depth at every column."""
-    knots, values = np.array(CURVE_KNOTS, float), np.eye(len(CURVE_KNOTS))
-    columns = np.arange(OFFICIAL.nx)
+def curve_knots(columns: int) -> tuple[int, ...]:
+    """`CURVE_KNOTS`, for maps of another width."""
+    return *range(0, columns, 10), columns + 7
+
+
+def spline_weights(at: Sequence[int], width: int) -> np.ndarray:
+    """(knots, width) matrix that turns depths at knots into a depth at every column.
+
+    The first three knots share a parabola; three are needed.
+    """
+    knots, values = np.array(at, float), np.eye(len(at))
+    columns = np.arange(width)
     chord = np.diff(values, axis=1) / np.diff(knots)
     bend = (chord[:, 1] - chord[:, 0]) / (knots[2] - knots[0])
     slope = chord[:, 0] - bend * (knots[1] - knots[0])

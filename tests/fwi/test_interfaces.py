@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from comp.fwi.interfaces import Layers, Move, follow, moved, moves, read
+from comp.fwi.interfaces import Layers, Move, follow, moved, moves, readings
 from comp.fwi.velocity import generate
 
 
@@ -38,7 +38,7 @@ def test_interfaces_do_not_cross():
 @pytest.mark.parametrize("number", [4, 6, 8])
 def test_reads_number_velocities_and_depths(number):
     truth = bent(number)
-    found = read(gaussian_filter(truth.map(70), 0.7), range(3, 10))
+    found = readings(gaussian_filter(truth.map(70), 0.7), range(3, 10))[0]
     assert len(found.velocity) == number
     np.testing.assert_allclose(found.velocity[:-1], truth.velocity[:-1], atol=30)
     assert np.abs(found.depth - truth.depth).mean() < 1
@@ -46,7 +46,7 @@ def test_reads_number_velocities_and_depths(number):
 
 def test_reads_published_kinds_of_maps():
     maps = generate("CurveVel_A", 6, 1)
-    errors = [np.abs(read(one, range(3, 10)).map(70) - one).mean() for one in maps]
+    errors = [np.abs(readings(one, range(3, 10))[0].map(70) - one).mean() for one in maps]
     assert np.median(errors) < 40, errors
     assert np.median([np.abs(one - one.mean()).mean() for one in maps]) > 300
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from comp.fwi.curved import CurvedInversion
+from comp.fwi.curved import CurvedInversion, Found
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import LayeredInversion, Stage
 from comp.fwi.survey import Survey
@@ -96,14 +96,27 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
 
 
 @pytest.mark.parametrize(
-    ("curved", "misfit", "expected"), [(True, 1e-3, 4002), (True, 1e-2, 4002), (False, 1e-3, 2001)]
+    ("curved", "first", "again", "free", "expected", "final"),
+    [
+        (True, 1e-3, None, 1e-4, 4000, True),  # found at once
+        (True, 1e-2, 1e-5, 1e-4, 4002, True),  # found in what total variation leaves
+        (True, None, 1e-3, 1e-4, 2001, False),  # layers that fit worse than free cells
+        (True, 4e-3, 5e-3, 9e-3, 4000, False),  # nothing fits: the best of it
+        (True, 1e-2, 1e-6, 1e-5, 2001, False),  # total variation was enough
+        (False, 1e-3, 1e-3, 1e-2, 2001, False),
+    ],
 )
-def test_bent_layers_are_looked_for_where_asked(monkeypatch, curved, misfit, expected):
-    """And are final where they explain the record."""
-    found = lambda self, start, record: (start * 2, misfit)  # noqa: E731
+def test_bent_layers_are_taken_where_they_explain_the_record(
+    monkeypatch, curved, first, again, free, expected, final
+):
+    results = iter([first, again])
+
+    def found(self, start, record):
+        misfit = next(results)
+        return None if misfit is None else Found(start * 2, misfit)
+
     monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: start + 1)
     monkeypatch.setattr(CurvedInversion, "__call__", found)
+    monkeypatch.setattr(CurvedInversion, "misfit", lambda self, velocity, record: free)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
-    guess = method(np.array([2000.0]), np.zeros(1))
-    assert guess.velocity == expected
-    assert guess.final == (curved and misfit < 2e-3)
+    assert method(np.array([2000.0]), np.zeros(1)) == (expected, final)

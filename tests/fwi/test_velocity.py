@@ -105,7 +105,7 @@ def test_curved_interfaces_of_a_map_are_parallel(maps):
 
 
 def test_spline_goes_through_its_knots_and_keeps_parabolas():
-    weights, knots, columns = spline_weights(), np.array(CURVE_KNOTS), np.arange(70)
+    weights, knots, columns = spline_weights(CURVE_KNOTS, 70), np.array(CURVE_KNOTS), np.arange(70)
     np.testing.assert_allclose(weights[:, knots[:-1]], np.eye(8)[:, :-1], atol=1e-12)
     np.testing.assert_allclose(
         (3 + knots - 0.1 * knots**2) @ weights, 3 + columns - 0.1 * columns**2

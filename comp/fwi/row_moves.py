@@ -1,0 +1,115 @@
+"""Interfaces moved by whole rows until a record is explained.
+
+A map of whole rows is not reached by small steps. Each interface is tried a row up and down in each
+column; what these simulations change in the record is taken as additive, so that the best set of
+moves is a least-squares problem with binary unknowns (`comp.fwi.flips`). Its best few answers are
+simulated, and all starts again from the best of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from comp.fwi.flips import descend
+from comp.fwi.interfaces import Layers, Move, moved, moves
+from comp.fwi.spectral import SpectralFit
+from comp.fwi.survey import Survey
+
+_DIFFERENCE = 4.0  # m/s, of the derivatives by velocities
+_LIMIT = 300.0  # m/s, a change of a velocity at most
+_GAIN = 1 - 1e-6  # a round that gains less ends it
+
+
+@dataclass(frozen=True)
+class RowMoves:
+    """Moves of whole rows, and velocities with them.
+
+    Attributes:
+        survey: of the records.
+        rounds: at most.
+        steps: moves, pairs and runs of moves in a round, at most.
+        tolerance: relative L2 misfit at which it ends.
+    """
+
+    survey: Survey
+    rounds: int = 6
+    steps: int = 80
+    tolerance: float = 1e-6
+
+    def __call__(self, fit: SpectralFit, layers: Layers) -> tuple[Layers, float]:
+        """The layers reached from some with whole rows, and their plain relative misfit."""
+        residuals, misfits = fit.residuals(self.maps([layers]))
+        residual, misfit = residuals[0], float(misfits[0])
+        for _ in range(self.rounds):
+            if misfit <= self.tolerance:
+                break
+            possible = list(moves(layers, self.survey.ny))
+            near = [moved(layers, self.survey.ny, [move]) for move in possible]
+            # Steps that the survey's velocities do not cut off.
+            up = layers.velocity + _DIFFERENCE <= self.survey.max_velocity
+            step = np.where(up, _DIFFERENCE, -_DIFFERENCE)
+            near += [Layers(other, layers.depth) for other in layers.velocity + np.diag(step)]
+            effects = fit.residuals(self.maps(near))[0] - residual
+            slopes = effects[len(possible) :] / torch.from_numpy(step).to(effects)[:, None]
+            trials = self._trials(layers, possible, effects[: len(possible)], slopes, residual)
+            residuals, misfits = fit.residuals(self.maps(trials))
+            squares = residuals.square().sum(1)
+            best = int(squares.argmin())
+            if squares[best] >= _GAIN * residual.square().sum():
+                break
+            layers, residual, misfit = trials[best], residuals[best], float(misfits[best])
+        return layers, misfit
+
+    def maps(self, layers: list[Layers]) -> np.ndarray:
+        """(k, ny, nx) within the survey's velocities."""
+        return self._clip(np.stack([one.map(self.survey.ny) for one in layers]))
+
+    def _trials(
+        self,
+        layers: Layers,
+        possible: list[Move],
+        effects: torch.Tensor,
+        slopes: torch.Tensor,
+        residual: torch.Tensor,
+    ) -> list[Layers]:
+        """What promises most: more and more moves, with velocities free and in whole m/s.
+
+        Args:
+            layers: as they are.
+            possible: moves.
+            effects: (moves, n) what each adds to the residual.
+            slopes: (layers, n) what 1 m/s adds to it.
+            residual: (n,).
+        """
+        # Velocities adapt to whatever moves: only what they cannot explain counts.
+        inverse = torch.linalg.pinv(slopes.T)
+        free, rest = effects - effects @ inverse.T @ slopes, residual - inverse @ residual @ slopes
+        products, along = (free @ free.T).cpu().numpy(), (free @ rest).cpu().numpy()
+        number = {move: i for i, move in enumerate(possible)}
+        against = [number.get(move._replace(rows=-move.rows), -1) for move in possible]
+        squared = float(rest @ rest)
+        found = descend(products, along, squared, _runs(possible), np.array(against), self.steps)
+        trials = []
+        for chosen in (np.zeros(len(possible), bool), *found):
+            left = residual + effects[torch.from_numpy(chosen).to(effects.device)].sum(0)
+            change = -(inverse @ left).cpu().numpy().clip(-_LIMIT, _LIMIT)
+            made = [possible[i] for i in np.flatnonzero(chosen)]
+            depth = moved(layers, self.survey.ny, made).depth
+            velocity = self._clip(layers.velocity + change)
+            trials += [Layers(velocity, depth), Layers(np.rint(velocity), depth)]
+        return trials
+
+    def _clip(self, velocity: np.ndarray) -> np.ndarray:
+        return velocity.clip(self.survey.min_velocity, self.survey.max_velocity)
+
+
+def _runs(possible: list[Move]) -> list[np.ndarray]:
+    """The numbers of moves of one interface in one way, column after column without a gap."""
+    runs, last = [], None
+    for number, move in enumerate(possible):
+        if last is None or move != last._replace(column=last.column + 1):
+            runs.append([])
+        runs[-1].append(number)
+        last = move
+    return [np.array(run) for run in runs]
