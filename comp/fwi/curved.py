@@ -24,19 +24,12 @@ from comp.fwi.bends import Bends
 from comp.fwi.interfaces import Layers, follow, readings
 from comp.fwi.layered import LayeredInversion, Stage
 from comp.fwi.row_moves import RowMoves
-from comp.fwi.spectral import SpectralFit
+from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 _APART = 5.0  # m/s, in the mean, by which starts must differ
 _NEAR = (Stage(3, 8, 2.0, 10.0),)  # total variation from a near start
-
-
-class Found(NamedTuple):
-    """A map (ny, nx) in m/s and its relative L2 misfit."""
-
-    velocity: np.ndarray
-    misfit: float
 
 
 class Pass(NamedTuple):
@@ -124,10 +117,6 @@ class CurvedInversion:
             if least <= self.tolerance or not fell:
                 break
         return Found(self._moves.maps([best])[0], least)
-
-    def misfit(self, velocity: np.ndarray, record: np.ndarray) -> float:
-        """The relative L2 misfit of any map (ny, nx)."""
-        return float(self._fits(record)(_WHOLE[-1].highest).residuals(velocity[None])[1][0])
 
     def _turn(
         self, fits: Callable[[float], SpectralFit], read: list[Layers], settled: np.ndarray | None

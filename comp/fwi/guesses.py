@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from comp.fwi.curved import CurvedInversion
+from comp.fwi.faulted import FaultedInversion
 from comp.fwi.flat import FlatInversion
 from comp.fwi.layered import LayeredInversion
 from comp.fwi.survey import Survey
@@ -55,27 +56,24 @@ def guesses(
     """
     how = survey, solver, dtype, device
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
-    gentle = replace(bent, level=_GENTLE)
+    gentle, faulted = replace(bent, level=_GENTLE), FaultedInversion(layered)
 
-    def layered_or_bent(start: np.ndarray, record: np.ndarray) -> Guess:
+    def layers(start: np.ndarray, record: np.ndarray) -> Guess:
         found = bent(start, record) if curved else None
         if found and found.misfit <= _FINAL:
             return Guess(found.velocity, final=True)
-        free = layered(start, record)
-        if not curved:
-            return Guess(free)
-        misfit = bent.misfit(free, record)
-        again = gentle(free, record) if misfit > _ENOUGH else None
+        free = faulted(start, record)
+        again = gentle(free.velocity, record) if curved and free.misfit > _ENOUGH else None
         # So few unknowns that fit as well as one for each cell are the map.
-        better = [one for one in (found, again) if one and one.misfit < misfit]
+        better = [one for one in (found, again) if one and one.misfit < free.misfit]
         if not better:
-            return Guess(free)
+            return Guess(free.velocity)
         best = min(better, key=lambda one: one.misfit)
         return Guess(best.velocity, final=best.misfit <= _FINAL)
 
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     if newton == "on" or (newton == "auto" and _fits(layered)):
-        found["layered"] = layered_or_bent
+        found["layered"] = layers
     return found
 
 

@@ -17,7 +17,7 @@ A step simulates as many shots as there are receivers: 0.2 s on an H100, a minut
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -167,6 +167,12 @@ class LayeredInversion:
         how = self.survey, self.solver, self.dtype, self.device
         return SpectralFit(record, highest, *how, self.last, self.floor)
 
-    @cached_property
+    @property
     def _sparse(self) -> SparseChange:
-        return SparseChange(self.survey.map_shape, self.device)
+        return _sparse_change(self.survey.map_shape, torch.device(self.device))
+
+
+@lru_cache(maxsize=2)
+def _sparse_change(shape: tuple[int, int], device: torch.device) -> SparseChange:
+    """One for all inversions that take turns on a device: its matrices are large."""
+    return SparseChange(shape, device)

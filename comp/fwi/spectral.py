@@ -1,6 +1,7 @@
 """The misfit of a record's spectrum, with all frequencies weighted alike up to a highest one."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ class State:
     velocity: torch.Tensor
     squared: torch.Tensor
     gradient: torch.Tensor
+    misfit: float
+
+
+class Found(NamedTuple):
+    """A map (ny, nx) in m/s and its relative L2 misfit."""
+
+    velocity: np.ndarray
     misfit: float
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from comp.fwi.curved import CurvedInversion, Found
+from comp.fwi.curved import CurvedInversion
+from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import LayeredInversion, Stage
+from comp.fwi.spectral import Found
 from comp.fwi.survey import Survey
 from comp.fwi.wave import simulate
 
@@ -115,8 +117,8 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
         misfit = next(results)
         return None if misfit is None else Found(start * 2, misfit)
 
-    monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: start + 1)
+    without = lambda self, start, record: Found(start + 1, free)  # noqa: E731
+    monkeypatch.setattr(FaultedInversion, "__call__", without)
     monkeypatch.setattr(CurvedInversion, "__call__", found)
-    monkeypatch.setattr(CurvedInversion, "misfit", lambda self, velocity, record: free)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
     assert method(np.array([2000.0]), np.zeros(1)) == (expected, final)
