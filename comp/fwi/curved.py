@@ -69,7 +69,8 @@ class CurvedInversion:
         level: share of columns in which a bent interface may stay in its row. Of published bent
             ones 1 % have more than 0.77; of level ones cut by faults, whose edges are soft, 1 %
             have less than 0.82.
-        hopeful: relative L2 misfit above which total variation does not help what a turn found.
+        hopeful: relative L2 misfit above which the first turn, and the second, is the last; above
+            the last number total variation does not help either.
         falls: a turn or cycle that leaves more than this share of the misfit is the last.
         tolerance: relative L2 misfit at which it ends.
     """
@@ -84,16 +85,19 @@ class CurvedInversion:
     rounds: int = 6
     floor: float = 0.05
     level: float = 0.8
-    hopeful: float = 5e-3
+    hopeful: tuple[float, ...] = (2.5e-2, 5e-3)
     falls: float = 0.9
     tolerance: float = 1e-6
 
-    def __call__(self, start: np.ndarray, record: np.ndarray) -> Found | None:
+    def __call__(
+        self, start: np.ndarray, record: np.ndarray, enough: float = np.inf
+    ) -> Found | None:
         """The map of layers reached; None where they look level.
 
         Args:
             start: (ny, nx) m/s, a network's or what another method left.
             record: (shots, nt, receivers) amplitudes.
+            enough: relative L2 misfit above which a turn is the last.
         """
         best, least, now = None, np.inf, np.asarray(start, np.float64)
         fits = self._fits(record)
@@ -105,10 +109,13 @@ class CurvedInversion:
             fell = misfit < self.falls * least
             if misfit < least:
                 best, least = layers, misfit
-            if least <= self.tolerance or not fell:
+            hopeful = min(self.hopeful[min(turn, len(self.hopeful) - 1)], enough)
+            if not (fell and self.tolerance < least < hopeful):
                 break
             now = self._moves.maps([best])[0]
-        for _ in range(self.cycles if self.tolerance < least < self.hopeful else 0):
+        for _ in range(
+            self.cycles if self.tolerance < least < min(self.hopeful[-1], enough) else 0
+        ):
             sharper = self._near(self._moves.maps([best])[0], record)
             layers, misfit = self._moves(fits(_WHOLE[-1].highest), follow(best, sharper))
             fell = misfit < self.falls * least

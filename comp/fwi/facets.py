@@ -35,13 +35,10 @@ class _Edge(NamedTuple):
     depth: float
 
 
-def facets(velocity: np.ndarray, soft: bool) -> np.ndarray:
-    """The map (ny, nx) of even layers and level interfaces that is nearest to one in m/s.
+def facets(velocity: np.ndarray) -> np.ndarray:
+    """The map of even layers that is nearest to a map (ny, nx) in m/s.
 
-    Args:
-        velocity: (ny, nx) m/s.
-        soft: interfaces are blurred as in published FlatFault maps; else a cell that one runs
-            through has a mean velocity.
+    Level interfaces are blurred as in published FlatFault maps.
     """
     layer, speed = _layers(velocity)
     if not speed.size:
@@ -56,8 +53,7 @@ def facets(velocity: np.ndarray, soft: bool) -> np.ndarray:
             for row in range(max(0, top - 1), min(len(layer), bottom + 2)):
                 if top < row < bottom or layer[row, column] in (over, under):
                     above[row, column], below[row, column] = over, under
-                    cell = row + 0.5 - depth
-                    share[row, column] = soft_step(cell) if soft else (cell + 0.5).clip(0, 1)
+                    share[row, column] = soft_step(row + 0.5 - depth)
     return speed[above] * (1 - share) + speed[below] * share
 
 

@@ -59,9 +59,7 @@ class FaultedInversion:
         for _ in range(self.turns):
             if tried[-1].misfit <= self.enough:
                 break
-            even = [found(facets(tried[-1].velocity, soft)) for soft in (True, False)]
-            nearest = min(even, key=lambda one: one.misfit)
-            tried.append(found(self._near(nearest.velocity, record)))
+            tried.append(found(self._near(facets(tried[-1].velocity), record)))
         least = min(one.misfit for one in tried)
         return next(one for one in reversed(tried) if one.misfit <= self.worse * least)
 

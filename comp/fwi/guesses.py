@@ -22,6 +22,7 @@ _FINAL = 2e-3
 # could look like them are tried too: up to this share of columns in the same row.
 _ENOUGH = 5e-5
 _GENTLE = 0.93
+_HOPEFUL = 20.0  # times its misfit, down to which they must get at once
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 
 
@@ -63,7 +64,9 @@ def guesses(
         if found and found.misfit <= _FINAL:
             return Guess(found.velocity, final=True)
         free = faulted(start, record)
-        again = gentle(free.velocity, record) if curved and free.misfit > _ENOUGH else None
+        again = None
+        if curved and free.misfit > _ENOUGH:
+            again = gentle(free.velocity, record, _HOPEFUL * free.misfit)
         # So few unknowns that fit as well as one for each cell are the map.
         better = [one for one in (found, again) if one and one.misfit < free.misfit]
         if not better:

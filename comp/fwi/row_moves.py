@@ -18,7 +18,7 @@ from comp.fwi.survey import Survey
 
 _DIFFERENCE = 4.0  # m/s, of the derivatives by velocities
 _LIMIT = 300.0  # m/s, a change of a velocity at most
-_GAIN = 1 - 1e-6  # a round that gains less ends it
+_GAIN = 0.9  # of the squared misfit, that a round must leave at most for another one
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,11 @@ class RowMoves:
             residuals, misfits = fit.residuals(self.maps(trials))
             squares = residuals.square().sum(1)
             best = int(squares.argmin())
-            if squares[best] >= _GAIN * residual.square().sum():
+            gained = squares[best] < _GAIN * residual.square().sum()
+            if squares[best] < residual.square().sum():
+                layers, residual, misfit = trials[best], residuals[best], float(misfits[best])
+            if not gained:
                 break
-            layers, residual, misfit = trials[best], residuals[best], float(misfits[best])
         return layers, misfit
 
     def maps(self, layers: list[Layers]) -> np.ndarray:

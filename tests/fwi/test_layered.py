@@ -113,7 +113,7 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
 ):
     results = iter([first, again])
 
-    def found(self, start, record):
+    def found(self, start, record, enough=np.inf):
         misfit = next(results)
         return None if misfit is None else Found(start * 2, misfit)
 
