@@ -32,6 +32,7 @@ def descend(
         exclude: (n,) of each change the one that cannot be made beside it, or −1.
         most: steps.
     """
+    stretches = [_Stretches(np.asarray(run), products) for run in runs]
     chosen, slopes, size = np.zeros(len(slopes), bool), slopes.copy(), products.diagonal()
     for _ in range(most):
         sign = np.where(chosen, -1.0, 1.0)
@@ -46,11 +47,10 @@ def descend(
         # Two for the price of one step must do clearly more than the better of them.
         if pair.min() < 1.5 * min(best, 0):
             best, step = pair.min(), list(near[list(np.unravel_index(pair.argmin(), pair.shape))])
-        for run in runs:
-            free = ~(chosen | barred)[run]
-            value, first, behind = _best_run(gain[run], products[np.ix_(run, run)], free)
+        for run in stretches:
+            value, changes = run.best(gain[run.run], ~(chosen | barred)[run.run])
             if value < 1.2 * min(best, 0):
-                best, step = value, run[first:behind].tolist()
+                best, step = value, changes
         if best >= -_WORTH * squared:
             return
         for one in step:
@@ -60,18 +60,33 @@ def descend(
         yield chosen.copy()
 
 
-def _best_run(gain: np.ndarray, products: np.ndarray, free: np.ndarray) -> tuple[float, int, int]:
-    """The least of what runs of two or more neighbours add, its first and the one behind it."""
-    n = len(gain)
-    if n < 2:
-        return np.inf, 0, 0
-    # Sums over squares [first, behind)² of the products, from running sums over both axes.
-    sums = np.pad(products - np.diag(products.diagonal()), (1, 0)).cumsum(0).cumsum(1)
-    diagonal, line = sums.diagonal(), np.pad(np.where(free, gain, 0), (1, 0)).cumsum()
-    blocked = np.pad(~free, (1, 0)).cumsum()
-    first, behind = np.triu_indices(n + 1, 2)
-    value = line[behind] - line[first]
-    value = value + diagonal[behind] + diagonal[first] - sums[first, behind] - sums[behind, first]
-    value[blocked[behind] > blocked[first]] = np.inf
-    best = int(value.argmin())
-    return float(value[best]), int(first[best]), int(behind[best])
+class _Stretches:
+    """All stretches of two or more neighbours in a run of changes."""
+
+    def __init__(self, run: np.ndarray, products: np.ndarray) -> None:
+        self.run = run
+        # Sums over squares [first, behind)² of the products of different changes, from running sums
+        # over both axes.
+        other = products[np.ix_(run, run)].copy()
+        np.fill_diagonal(other, 0)
+        sums = np.pad(other, (1, 0)).cumsum(0).cumsum(1)
+        self._first, self._behind = first, behind = np.triu_indices(len(run) + 1, 2)
+        diagonal = sums.diagonal()
+        self._joint = diagonal[behind] + diagonal[first] - sums[first, behind] - sums[behind, first]
+
+    def best(self, gain: np.ndarray, free: np.ndarray) -> tuple[float, list[int]]:
+        """What the best stretch of free changes adds to the squares, and its changes.
+
+        Args:
+            gain: (run,) what each change adds alone.
+            free: (run,) whether it can be made.
+        """
+        if not self._first.size:
+            return np.inf, []
+        first, behind = self._first, self._behind
+        line = np.append(0.0, np.where(free, gain, 0).cumsum())
+        barred = np.append(0, (~free).cumsum())
+        value = line[behind] - line[first] + self._joint
+        value[barred[behind] > barred[first]] = np.inf
+        best = int(value.argmin())
+        return float(value[best]), self.run[first[best] : behind[best]].tolist()

@@ -1,7 +1,6 @@
 """Other methods than L-BFGS, for the kinds of map that they invert better."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +17,9 @@ Newton = Literal["auto", "on", "off"]
 # Relative misfit of bent layers that are the map, but for a few rows; L-BFGS could only spoil them.
 # Beyond, they may not be all of it.
 _FINAL = 2e-3
-# Where total variation leaves a misfit above this, layers bent so gently that a faulted level map
-# could look like them are tried too: up to this share of columns in the same row.
+# Where total variation leaves a misfit above this, bent layers are looked for in what it leaves …
 _ENOUGH = 5e-5
-_GENTLE = 0.93
-_HOPEFUL = 20.0  # times its misfit, down to which they must get at once
+_HOPEFUL = 20.0  # … and given up unless they get down to this multiple of its misfit at once
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 
 
@@ -57,7 +54,7 @@ def guesses(
     """
     how = survey, solver, dtype, device
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
-    gentle, faulted = replace(bent, level=_GENTLE), FaultedInversion(layered)
+    faulted = FaultedInversion(layered)
 
     def layers(start: np.ndarray, record: np.ndarray) -> Guess:
         found = bent(start, record) if curved else None
@@ -66,7 +63,7 @@ def guesses(
         free = faulted(start, record)
         again = None
         if curved and free.misfit > _ENOUGH:
-            again = gentle(free.velocity, record, _HOPEFUL * free.misfit)
+            again = bent(free.velocity, record, _HOPEFUL * free.misfit)
         # So few unknowns that fit as well as one for each cell are the map.
         better = [one for one in (found, again) if one and one.misfit < free.misfit]
         if not better:

@@ -45,12 +45,12 @@ class RowMoves:
             if misfit <= self.tolerance:
                 break
             possible = list(moves(layers, self.survey.ny))
-            near = [moved(layers, self.survey.ny, [move]) for move in possible]
             # Steps that the survey's velocities do not cut off.
             up = layers.velocity + _DIFFERENCE <= self.survey.max_velocity
             step = np.where(up, _DIFFERENCE, -_DIFFERENCE)
-            near += [Layers(other, layers.depth) for other in layers.velocity + np.diag(step)]
-            effects = fit.residuals(self.maps(near))[0] - residual
+            other = [Layers(speed, layers.depth) for speed in layers.velocity + np.diag(step)]
+            near = np.concatenate([self._each(layers, possible), self.maps(other)])
+            effects = fit.residuals(near)[0] - residual
             slopes = effects[len(possible) :] / torch.from_numpy(step).to(effects)[:, None]
             trials = self._trials(layers, possible, effects[: len(possible)], slopes, residual)
             residuals, misfits = fit.residuals(self.maps(trials))
@@ -66,6 +66,19 @@ class RowMoves:
     def maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) within the survey's velocities."""
         return self._clip(np.stack([one.map(self.survey.ny) for one in layers]))
+
+    def _each(self, layers: Layers, possible: list[Move]) -> np.ndarray:
+        """(moves, ny, nx) the map after each move alone, of which one column differs."""
+        columns = np.array([move.column for move in possible], int)
+        interfaces = np.array([move.interface for move in possible], int)
+        every = np.arange(len(possible))
+        depth = layers.depth[:, columns]
+        rows = np.array([move.rows for move in possible])
+        depth[interfaces, every] = depth[interfaces, every].clip(0, self.survey.ny) + rows
+        changed = Layers(layers.velocity, depth).ordered().map(self.survey.ny)
+        out = np.repeat(self.maps([layers]), len(possible), 0)
+        out[every, :, columns] = self._clip(changed).T
+        return out
 
     def _trials(
         self,

@@ -9,7 +9,7 @@ from comp.fwi import refine
 from comp.fwi.bends import Bends
 from comp.fwi.curved import CurvedInversion
 from comp.fwi.guesses import Guess
-from comp.fwi.interfaces import Layers, moves
+from comp.fwi.interfaces import Layers, moved, moves
 from comp.fwi.layered import LayeredInversion
 from comp.fwi.refine import Refiner, Sample, Settings
 from comp.fwi.row_moves import RowMoves, _runs
@@ -144,6 +144,7 @@ def test_level_layers_cut_by_a_fault_are_left_alone(monkeypatch):
     truth = np.full(SURVEY.map_shape, 1800.0)
     truth[6:, :9], truth[10:, 9:], truth[18:] = 2300, 2300, 2900
     start, observed = gaussian_filter(truth, 0.5), record(truth)
+    assert np.abs(start - truth).mean() > 10
     tried = []
     turn = lambda self, *how: tried.append(how) or (bent(), 1.0)  # noqa: E731
     monkeypatch.setattr(CurvedInversion, "_turn", turn)
@@ -151,6 +152,15 @@ def test_level_layers_cut_by_a_fault_are_left_alone(monkeypatch):
     assert not tried
     assert CurvedInversion(SURVEY, layers=range(3, 4), level=1.0)(start, observed).misfit == 1
     assert tried
+
+
+def test_gently_bent_layers_are_looked_for_in_maps_that_they_explain():
+    """They stay in a row as long as level ones cut by faults do."""
+    gentle = Layers(VELOCITY, np.repeat([[7.0, 8.0], [16.0, 17.0]], 10, 1))
+    blurred = gaussian_filter(gentle.map(24), 1.5)
+    invert = CurvedInversion(SURVEY)
+    assert gentle.level(24) > invert.level
+    assert invert._bent(gentle.map(24), gentle) and not invert._bent(blurred, gentle)
 
 
 def test_a_map_that_is_not_of_layers_is_not_explained():
@@ -174,3 +184,10 @@ def test_a_final_guess_ends_the_refinement(monkeypatch, observed, final):
     assert found.misfit[1] > 1e-3
     assert (found.stop == "found") == final
     assert (np.abs(found.velocity - layers).max() < 1e-3) == final
+
+
+def test_each_move_is_drawn_as_if_made():
+    layers = Layers(VELOCITY, bent().depth + [[-6], [3]])
+    possible = list(moves(layers, 24))
+    expected = [moved(layers, 24, [move]).map(24) for move in possible]
+    np.testing.assert_array_equal(RowMoves(SURVEY)._each(layers, possible), expected)

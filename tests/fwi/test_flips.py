@@ -69,3 +69,14 @@ def test_opposites_are_not_made_together():
 def test_ends_after_so_many_steps():
     effects, residual = problem(30, list(range(12)))
     assert len(run(effects, residual, most=3)) == 3
+
+
+def test_a_run_goes_on_behind_a_change_that_is_barred():
+    common, own = np.zeros(40), np.eye(7, 40)
+    common[30] = 1.0
+    effects = 10 * (own[:6] - np.roll(own[:6], 1, 0)) + 1.2 * common
+    first = np.eye(1, 40, 39)
+    effects = np.vstack([50 * first, first, effects])  # 0 is made at once and bars 1
+    residual = -effects[2:].sum(0) - effects[0]
+    found = run(effects, residual, [np.arange(1, 8)], np.array([-1, 0, *[-1] * 6]))[-1]
+    assert np.flatnonzero(found).tolist() == [0, 2, 3, 4, 5, 6, 7]
