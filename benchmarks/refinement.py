@@ -108,6 +108,7 @@ def main() -> None:
     add("--batch", type=int, default=Settings.batch)
     add("--families", nargs="+", help="of the truth's (default: all)")
     add("--limit", type=int, help="samples of a family, at most")
+    add("--no-curved", action="store_true", help="do not look for layers between bent interfaces")
     add("--keep", type=Path, help="folder to leave the refined prediction files in")
     args = parser.parse_args()
     if args.records and args.half:
@@ -133,6 +134,7 @@ def main() -> None:
                 solver=solver,
                 precision=precision,
                 newton=newton,
+                curved=not args.no_curved,
             )
             found = {}
             for family in args.families or of_family:

@@ -69,10 +69,10 @@ class CurvedInversion:
         level: share of columns in which a bent interface may stay in its row. Of published bent
             ones 1 % have more than 0.77; of level ones cut by faults, whose edges are soft, 1 %
             have less than 0.82. Bent layers that stay longer are looked for …
-        near: … in maps that they explain to so many m/s in the mean: faulted ones, as total
+        alike: … in maps that they explain to so many m/s in the mean: faulted ones, as total
             variation leaves them, are 18 and more away.
-        hopeful: relative L2 misfit above which the first turn, and the second, is the last; above
-            the last number total variation does not help either.
+        hopeful: relative L2 misfit above which the first turn is the last …
+        promising: … and above which any other is.
         falls: a turn or cycle that leaves more than this share of the misfit is the last.
         tolerance: relative L2 misfit at which it ends.
     """
@@ -87,8 +87,9 @@ class CurvedInversion:
     rounds: int = 6
     floor: float = 0.05
     level: float = 0.8
-    near: float = 15.0
-    hopeful: tuple[float, ...] = (2.5e-2, 5e-3)
+    alike: float = 15.0
+    hopeful: float = 2.5e-2
+    promising: float = 5e-3
     falls: float = 0.9
     tolerance: float = 1e-6
 
@@ -102,37 +103,39 @@ class CurvedInversion:
             record: (shots, nt, receivers) amplitudes.
             enough: relative L2 misfit above which a turn is the last.
         """
-        best, least, now = None, np.inf, np.asarray(start, np.float64)
+        read = readings(np.asarray(start, np.float64), self.layers)
+        if not self._bent(start, read[0]):
+            return None
         fits = self._fits(record)
-        for turn in range(self.turns):
-            read = readings(now, self.layers)
-            if turn == 0 and not self._bent(now, read[0]):
-                return None
-            layers, misfit = self._turn(fits, read, None if turn == 0 else now)
-            fell = misfit < self.falls * least
-            if misfit < least:
-                best, least = layers, misfit
-            hopeful = min(self.hopeful[min(turn, len(self.hopeful) - 1)], enough)
-            if not (fell and self.tolerance < least < hopeful):
-                break
-            now = self._moves.maps([best])[0]
-        for _ in range(
-            self.cycles if self.tolerance < least < min(self.hopeful[-1], enough) else 0
-        ):
-            sharper = self._near(self._moves.maps([best])[0], record)
-            layers, misfit = self._moves(fits(_WHOLE[-1].highest), follow(best, sharper))
-            fell = misfit < self.falls * least
-            if misfit < least:
-                best, least = layers, misfit
-            if least <= self.tolerance or not fell:
-                break
-        return Found(self._moves.maps([best])[0], least)
+
+        def turn(best: Layers) -> tuple[Layers, float]:
+            settled = self._moves.maps([best])[0]
+            return self._turn(fits, readings(settled, self.layers), settled)
+
+        def cycle(best: Layers) -> tuple[Layers, float]:
+            sharper = self._total_variation(self._moves.maps([best])[0], record)
+            return self._moves(fits(_WHOLE[-1].highest), follow(best, sharper))
+
+        best, misfit = self._turn(fits, read, None)
+        bar = min(self.hopeful, enough)
+        for way, most in ((turn, self.turns - 1), (cycle, self.cycles)):
+            for _ in range(most):
+                if not self.tolerance < misfit < bar:
+                    break
+                layers, reached = way(best)
+                fell = reached < self.falls * misfit
+                if reached < misfit:
+                    best, misfit = layers, reached
+                bar = min(self.promising, enough)
+                if not fell:
+                    break
+        return Found(self._moves.maps([best])[0], misfit)
 
     def _bent(self, velocity: np.ndarray, read: Layers) -> bool:
         """Whether what was read from a map may be all that there is to it."""
         if read.level(self.survey.ny) <= self.level:
             return True
-        return bool(np.abs(velocity - read.map(self.survey.ny)).mean() < self.near)
+        return bool(np.abs(velocity - read.map(self.survey.ny)).mean() < self.alike)
 
     def _turn(
         self, fits: Callable[[float], SpectralFit], read: list[Layers], settled: np.ndarray | None
@@ -179,7 +182,7 @@ class CurvedInversion:
 
         def fit(highest: float) -> SpectralFit:
             if highest not in made:
-                made[highest] = self._near.fit(highest, record)
+                made[highest] = self._total_variation.fit(highest, record)
             return made[highest]
 
         return fit
@@ -189,6 +192,6 @@ class CurvedInversion:
         return RowMoves(self.survey, self.rounds, tolerance=self.tolerance)
 
     @cached_property
-    def _near(self) -> LayeredInversion:
+    def _total_variation(self) -> LayeredInversion:
         how = self.survey, self.solver, self.dtype, self.device
         return LayeredInversion(*how, _NEAR, self.floor, damping=1e-2, tolerance=self.tolerance)

@@ -28,7 +28,9 @@ class FaultedInversion:
         layered: total variation, from afar.
         tries: of it again from where it ended, while that is …
         poor: … a relative L2 misfit above this, and the misfit falls.
-        turns: with even layers, at most.
+        turns: with even layers, at most …
+        alike: … where these are so many m/s from the map or less, in the mean; else it is not of
+            even layers.
         enough: relative L2 misfit at which it ends.
         worse: of two maps the later one is better, being more even, while its misfit is no more
             than this multiple of the least.
@@ -38,6 +40,7 @@ class FaultedInversion:
     tries: int = 2
     poor: float = 1e-4
     turns: int = 2
+    alike: float = 15.0
     enough: float = 1e-5
     worse: float = 2.0
 
@@ -59,7 +62,10 @@ class FaultedInversion:
         for _ in range(self.turns):
             if tried[-1].misfit <= self.enough:
                 break
-            tried.append(found(self._near(facets(tried[-1].velocity), record)))
+            even = facets(tried[-1].velocity)
+            if np.abs(even - tried[-1].velocity).mean() > self.alike:
+                break
+            tried.append(found(self._near(even, record)))
         least = min(one.misfit for one in tried)
         return next(one for one in reversed(tried) if one.misfit <= self.worse * least)
 

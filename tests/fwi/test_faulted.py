@@ -81,6 +81,19 @@ def test_takes_turns_and_keeps_the_more_even_map(monkeypatch):
     assert FaultedInversion(LayeredInversion(SURVEY))(blurred, observed).misfit == 0
 
 
+def test_maps_that_are_not_of_even_layers_are_left_alone(monkeypatch):
+    truth = np.repeat(2000 + 5.0 * np.arange(24)[:, None], 20, 1)  # all of it one piece
+    observed = simulate(torch.tensor(truth[None], dtype=torch.float32), SURVEY)[0].numpy()
+    ended, starts = truth + 30, []
+    monkeypatch.setattr(
+        LayeredInversion, "__call__", lambda self, start, record: starts.append(start) or ended
+    )
+    invert = FaultedInversion(LayeredInversion(SURVEY), tries=0)
+    assert np.abs(facets(ended) - ended).mean() > invert.alike
+    np.testing.assert_array_equal(invert(truth, observed).velocity, ended)
+    assert len(starts) == 1
+
+
 def test_total_variation_is_tried_again_while_it_helps(monkeypatch):
     truth = faulted()
     observed = simulate(torch.tensor(truth[None], dtype=torch.float32), SURVEY)[0].numpy()
