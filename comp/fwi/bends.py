@@ -6,12 +6,10 @@ columns ny / (layers − 1) thick, give or take a cell. So 8 depths of an interf
 70 columns.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
-from comp.fwi.interfaces import Layers
+from comp.fwi.interfaces import Layers, draw
 from comp.fwi.spectral import SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.velocity_layers import curve_knots, spline_weights
@@ -49,9 +47,8 @@ class Bends:
 
     def layers(self, unknowns: np.ndarray) -> Layers:
         """The layers that unknowns stand for; velocities within the survey's."""
-        velocity = unknowns[: self.number].clip(self.survey.min_velocity, self.survey.max_velocity)
-        depth = unknowns[self.number :].reshape(self.number - 1, -1) @ self._weights
-        return Layers(velocity, depth).ordered()
+        velocity, depth = self._parts(unknowns[None])
+        return Layers(velocity[0], depth[0])
 
     def whole(self, unknowns: np.ndarray) -> Layers:
         """The same with interfaces between rows."""
@@ -92,16 +89,15 @@ class Bends:
         Returns:
             unknowns, their weighted squared misfit and their plain relative one.
         """
-        draw = self.whole if whole else self.layers
         parts = _PARTS if whole else (1.0,)
         x, damping, n, unit = unknowns.copy(), 1e-2, self.number, self._unit
-        residual, misfit = (found[0] for found in fit.residuals(self._maps(draw, [x])))
+        residual, misfit = (found[0] for found in fit.residuals(self._maps([x], whole)))
         for _ in range(steps):
             # Back from where the survey's velocities end, and with steps that stay inside.
             x[:n] = self.layers(x).velocity
             step = self._difference.copy()
             step[:n] = np.where(x[:n] + step[:n] <= self.survey.max_velocity, step[:n], -step[:n])
-            near = fit.residuals(self._maps(self.layers, [x, *(x + np.diag(step))]))[0]
+            near = fit.residuals(self._maps([x, *(x + np.diag(step))]))[0]
             jacobian = (near[1:] - near[0]) * torch.from_numpy(unit / step).to(near)[:, None]
             squared, uneven = float(residual @ residual), self._uneven * unit
             price = share * squared / max(len(uneven), 1)
@@ -114,7 +110,7 @@ class Bends:
                 change = np.linalg.solve(hessian + damping * factor * scale, downhill)
                 limit = self._limit / unit
                 trials += [x + unit * (part * change).clip(-limit, limit) for part in parts]
-            residuals, misfits = fit.residuals(self._maps(draw, trials))
+            residuals, misfits = fit.residuals(self._maps(trials, whole))
             squares = residuals.square().sum(1).cpu().numpy()
             values = squares + [price * np.square(self._excess(trial)).sum() for trial in trials]
             best = int(values.argmin())
@@ -124,8 +120,17 @@ class Bends:
             x, residual, misfit = trials[best], residuals[best], misfits[best]
         return x, float(residual @ residual), float(misfit)
 
-    def _maps(self, draw: Callable[[np.ndarray], Layers], unknowns: list) -> np.ndarray:
-        return np.stack([draw(one).map(self.survey.ny) for one in unknowns])
+    def _parts(self, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Velocities (k, layers) and depths (k, layers − 1, nx) of many unknowns (k, size)."""
+        velocity, depth = np.split(unknowns, [self.number], axis=1)
+        velocity = velocity.clip(self.survey.min_velocity, self.survey.max_velocity)
+        depth = depth.reshape(len(depth), self.number - 1, -1) @ self._weights
+        return velocity, np.maximum.accumulate(depth, 1)  # no interface above the one before it
+
+    def _maps(self, unknowns: list[np.ndarray], whole: bool = False) -> np.ndarray:
+        """(k, ny, nx) m/s."""
+        velocity, depth = self._parts(np.stack(unknowns))
+        return draw(velocity, np.rint(depth) if whole else depth, self.survey.ny)
 
     def _excess(self, unknowns: np.ndarray) -> np.ndarray:
         """By how much layers are thicker at knots than they should be, in `_UNEVEN` cells."""

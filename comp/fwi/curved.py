@@ -166,7 +166,7 @@ class CurvedInversion:
         self, fit: SpectralFit, starts: list[tuple[Bends, np.ndarray]], most: int
     ) -> list[tuple[Bends, np.ndarray]]:
         """The best few starts that differ."""
-        maps = self._moves.maps([bends.layers(x) for bends, x in starts])
+        maps = np.stack([bends.layers(x).map(self.survey.ny) for bends, x in starts])
         squares = fit.residuals(maps)[0].square().sum(1).cpu().numpy()
         kept: list[int] = []
         for i in squares.argsort():

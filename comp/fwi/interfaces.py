@@ -28,11 +28,7 @@ class Layers(NamedTuple):
 
     def map(self, rows: int) -> np.ndarray:
         """(rows, nx) m/s; a cell that an interface runs through has a mean velocity."""
-        cells = np.arange(rows)[:, None]
-        out = np.full((rows, self.depth.shape[1]), float(self.velocity[0]))
-        for jump, depth in zip(np.diff(self.velocity), self.depth):
-            out += jump * (cells + 1 - depth).clip(0, 1)
-        return out
+        return draw(self.velocity[None], self.depth[None], rows)[0]
 
     def level(self, rows: int) -> float:
         """Share of the neighbouring columns that the first interface crosses in the same row.
@@ -47,6 +43,28 @@ class Layers(NamedTuple):
     def ordered(self) -> "Layers":
         """With no interface above the one before it."""
         return Layers(self.velocity, np.maximum.accumulate(self.depth, 0))
+
+
+def draw(velocity: np.ndarray, depth: np.ndarray, rows: int) -> np.ndarray:
+    """The maps (k, rows, nx) of many layers at once.
+
+    Args:
+        velocity: (k, layers) m/s.
+        depth: (k, layers − 1, nx) cells.
+        rows: of the maps.
+    """
+    depth = depth.clip(0, rows)
+    top = np.floor(depth).astype(int)
+    part = depth - top
+    maps, _, columns = depth.shape
+    each, column = np.ogrid[:maps, :columns]
+    # What each row adds to the one above.
+    change = np.zeros((maps, rows + 2, columns))
+    change[:, 0] = velocity[:, :1]
+    for i, jump in enumerate(np.diff(velocity, axis=1).T[:, :, None]):
+        change[each, top[:, i], column] += jump * (1 - part[:, i])
+        change[each, top[:, i] + 1, column] += jump * part[:, i]
+    return change[:, :rows].cumsum(1)
 
 
 def readings(velocity: np.ndarray, layers: range) -> list[Layers]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from comp.fwi.flips import descend
-from comp.fwi.interfaces import Layers, Move, moved, moves
+from comp.fwi.interfaces import Layers, Move, draw, moved, moves
 from comp.fwi.spectral import SpectralFit
 from comp.fwi.survey import Survey
 
@@ -64,8 +64,9 @@ class RowMoves:
         return layers, misfit
 
     def maps(self, layers: list[Layers]) -> np.ndarray:
-        """(k, ny, nx) within the survey's velocities."""
-        return self._clip(np.stack([one.map(self.survey.ny) for one in layers]))
+        """(k, ny, nx) of as many layers each, within the survey's velocities."""
+        velocity, depth = (np.stack(part) for part in zip(*layers))
+        return self._clip(draw(velocity, depth, self.survey.ny))
 
     def _each(self, layers: Layers, possible: list[Move]) -> np.ndarray:
         """(moves, ny, nx) the map after each move alone, of which one column differs."""
