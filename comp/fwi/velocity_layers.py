@@ -74,31 +74,31 @@ def shuffle_layers(
 
 
 def even_depths(rng: np.random.Generator, layers: np.ndarray, curved: bool) -> np.ndarray:
-    """Draw evenly spaced interfaces, level or all bent alike.
+    """Draw evenly spaced interfaces, level or bent nearly alike.
 
     The spacing is the map's height over layers − 1, so the deepest layer can lie below the map.
-    The first interface lies 0.5 to 1.5 spacings deep, drawn once if level or at each knot if bent;
-    each further layer is one spacing ± 1 cell thick.
+    The first interface lies 0.5 to 1.5 spacings deep and each further layer is one spacing ± 1 cell
+    thick, drawn once if level or at each knot if bent: in published CurveVel maps thickness varies
+    by 0.56 cells (RMS) from knot to knot.
 
     Args:
         rng: source of randomness.
         layers: (n,) layers of each map, at least 2.
-        curved: bent along a random spline instead of level.
+        curved: bent along random splines instead of level.
 
     Returns:
         (n, max(layers) − 1, nx) float64 depths if curved, else (n, max(layers) − 1, 1).
     """
-    spacing = OFFICIAL.ny / (layers[:, None] - 1)
-    shift = rng.uniform(-1, 1, (len(layers), layers.max() - 1))
-    shift[:, 0] = -spacing[:, 0]
-    below_first = np.cumsum(spacing + shift, axis=1)
-    below_first[np.arange(layers.max() - 1) >= layers[:, None] - 1] = np.inf
+    knots = len(CURVE_KNOTS) if curved else 1
+    spacing = OFFICIAL.ny / (layers[:, None, None] - 1)
+    thickness = spacing + rng.uniform(-1, 1, (len(layers), layers.max() - 1, knots))
+    thickness[:, :1] = spacing * rng.uniform(0.5, 1.5, (len(layers), 1, knots))
+    depths = np.cumsum(thickness, axis=1)
     if curved:
-        weights = spline_weights(CURVE_KNOTS, OFFICIAL.nx)
-        first = spacing * rng.uniform(0.5, 1.5, (len(layers), len(CURVE_KNOTS))) @ weights
-    else:
-        first = spacing * rng.uniform(0.5, 1.5, (len(layers), 1))
-    return first[:, None, :] + below_first[:, :, None]
+        # Splines through knots a cell apart may come nearer than that, or cross, between them.
+        depths = np.maximum.accumulate(depths @ spline_weights(CURVE_KNOTS, OFFICIAL.nx), axis=1)
+    depths[np.arange(layers.max() - 1) >= layers[:, None] - 1] = np.inf
+    return depths
 
 
 def curve_knots(columns: int) -> tuple[int, ...]:

@@ -93,15 +93,16 @@ def test_curved_interfaces_bend_in_every_map(maps, family):
     assert np.ptp(first_interface(maps["FlatVel_A"]), axis=1).max() == 0
 
 
-def test_curved_interfaces_of_a_map_are_parallel(maps):
-    checked = 0
+def test_curved_interfaces_are_as_parallel_as_published_ones(maps):
+    """There the range of a layer's thickness over a map has the median 4, in rows."""
+    ranges = []
     for velocity in maps["CurveVel_A"]:
         layers = np.unique(velocity)
         first, second = ((velocity < v).sum(axis=0) for v in layers[1:3])
         if first.min() > 0 and second.max() < 70:
-            assert np.ptp(second - first) <= 1  # rounding to whole rows
-            checked += 1
-    assert checked > COUNT / 4
+            ranges.append(np.ptp(second - first))
+    assert len(ranges) > COUNT / 4
+    assert 3 <= np.median(ranges) <= 5
 
 
 def test_spline_goes_through_its_knots_and_keeps_parabolas():
