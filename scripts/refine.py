@@ -22,7 +22,6 @@ from comp.fwi.refining import refine_file
 
 def main() -> None:
     """Parse, refine, say how it went."""
-    default = Settings()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,23 +36,34 @@ def main() -> None:
         "batch": "samples that advance together",
         "solver": "sponge or deepwave",
         "precision": "float32 or float64",
-        "newton": "Gauss-Newton for layered maps first: on, off or auto, where there is a GPU",
+        "newton": "Gauss-Newton for layers first: on, off or auto, where there is a GPU",
     }.items():
-        value = getattr(default, name)
+        value = getattr(Settings, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")
-    add("--curved", action=argparse.BooleanOptionalAction, default=True, help="then bent layers")
+    add(
+        "--curved",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="bent layers (default: yes)",
+    )
+    add(
+        "--hours",
+        type=float,
+        default=float("inf"),
+        help="begin no sample after these (default: all)",
+    )
     args = vars(parser.parse_args())
     files = [args.pop(name) for name in ("predictions", "records", "out")]
-    prior, share = args.pop("prior"), Share.of_launcher()
+    prior, hours, share = args.pop("prior"), args.pop("hours"), Share.of_launcher()
     if share.device == "cpu":
         share_cores(share.count)
     try:
-        refine_file(*files, Settings(**args), prior, share)
+        left = refine_file(*files, Settings(**args), prior, share, hours=hours)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     if share.index == 0:
-        print(f"wrote {files[2]}")
+        print(f"wrote {files[2]}" + f"; {left} samples are left, run again to go on" * (left > 0))
 
 
 if __name__ == "__main__":

@@ -68,9 +68,7 @@ class Work:
         """The rows of a share that are not done yet, ascending."""
         rows = np.arange(share.index, self.samples, share.count)
         done = [self._read(part)["row"] for part in self._parts()]
-        missing = np.setdiff1d(rows, np.concatenate([[], *done]))
-        self._present(share.index).touch()
-        return missing
+        return np.setdiff1d(rows, np.concatenate([[], *done]))
 
     @contextmanager
     def bar(self, share: Share) -> Iterator[tqdm]:
@@ -109,22 +107,33 @@ class Work:
                 self._show(bar)
                 self._heed(stop)
 
+    def finish(self, share: Share) -> None:
+        """Say that a process has done its share, as far as it will."""
+        self._finished(share.index).touch()
+
     def wait(self, share: Share, bar: tqdm, stop: StopRequest) -> None:
-        """Until all processes have done their share, those with nothing to do included."""
-        others = [self._present(i) for i in range(share.count)]
-        while self._done() < self.samples or not all(path.exists() for path in others):
+        """Until all processes have finished, those with nothing to do included."""
+        others = [self._finished(i) for i in range(share.count)]
+        while not all(path.exists() for path in others):
             self._show(bar)
             self._heed(stop)
             time.sleep(_POLL)
         self._show(bar)
 
-    def collect(self, given: Predictions, out: Path) -> None:
-        """Put the parts together and remove them."""
+    def collect(self, given: Predictions, out: Path) -> int:
+        """Put the parts together, and remove them where nothing is missing.
+
+        Samples that are missing keep their predictions; no prior, "time" and NaN say so.
+
+        Returns:
+            How many are missing.
+        """
         shape = self._dtype["velocity"].shape
         length = self._dtype["misfit"].shape[0]
-        columns = {name: np.empty(self.samples, self._dtype[name]) for name in _COLUMNS}
-        first, last = np.empty((2, self.samples), np.float32)
-        spent = np.empty(self.samples, np.int64)
+        columns = {name: np.zeros(self.samples, self._dtype[name]) for name in _COLUMNS}
+        columns["stop"][:] = b"time"
+        first, last = np.full((2, self.samples), np.nan, np.float32)
+        spent = np.zeros(self.samples, np.int64)
         misfit_path = out.with_suffix(".misfit.npy")
         with (
             new_npy(out, (self.samples, *shape), np.float32) as velocity,
@@ -138,6 +147,9 @@ class Work:
                         column[row] = one[name]
                     spent[row] = np.isfinite(one["misfit"]).sum()
                     first[row], last[row] = one["misfit"][0], one["misfit"][spent[row] - 1]
+            missing = np.flatnonzero(columns["stop"] == b"time")
+            for row in missing:
+                velocity[row], misfit[row] = given.values[row], np.nan
         table = given.table.assign(
             prior=columns["prior"].astype(str),
             start_misfit=first,
@@ -149,7 +161,9 @@ class Work:
         with atomic_path(out.with_suffix(".refined.csv")) as partial:
             table.to_csv(partial, index=False)
         write_ids(out, given.table)
-        shutil.rmtree(self.folder)
+        if not len(missing):
+            shutil.rmtree(self.folder)
+        return len(missing)
 
     def _encode(self, one: Refined) -> bytes:
         record = np.zeros((), self._dtype)
@@ -160,12 +174,12 @@ class Work:
             record[name] = getattr(one, name)
         return record.tobytes()
 
-    def _present(self, index: int) -> Path:
-        """Says that a process has seen the folder, which may go from then on as far as it cares.
+    def _finished(self, index: int) -> Path:
+        """Says that a process needs the folder no more.
 
         The processes of one launch are children of one launcher.
         """
-        return self.folder / f"process-{os.getppid()}-{index}"
+        return self.folder / f"finished-{os.getppid()}-{index}"
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.bin"))

@@ -7,9 +7,12 @@
                                 after each evaluation, the start's first; NaN after the last
 
 While it runs, each process appends what is done to a file of its own in `<out>.refining/`; samples
-in the making are begun again after a kill, and come out the same as they share nothing.
+in the making are begun again after a kill, and come out the same as they share nothing. The folder
+stays where samples are left at the end of the time given.
 """
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -76,7 +79,8 @@ def refine_file(
     prior: str = "auto",
     share: Share | None = None,
     survey: Survey = OFFICIAL,
-) -> None:
+    hours: float = math.inf,
+) -> int:
     """Invert every sample of a prediction file against its record; see the module for the files.
 
     Args:
@@ -87,12 +91,20 @@ def refine_file(
         prior: a name of `comp.fwi.priors.PRIORS` for all samples; "auto" asks `router.route`.
         share: what this process does; the first one puts the parts together.
         survey: of a folder of records; a prepared folder has its own.
+        hours: after which no further sample is begun. Those that are left keep their predictions,
+            and the next run goes on with them.
+
+    Returns:
+        How many samples are left; 0 in all processes but the first.
 
     Raises:
         InputError: predictions that are no velocity maps, ids without a record, a broken record;
             unfinished work of another prediction file or of other settings is in the way.
         Stopped: asked to end by Ctrl-C or SIGTERM; the next run goes on.
     """
+    if not hours >= 0:
+        raise InputError(f"hours: got {hours}, expected 0 or more")
+    end = time.monotonic() + 3600 * hours
     settings, share = settings or Settings(), share or Share()
     given, source, out = load_predictions(predictions), open_records(records, survey), Path(out)
     if given.values.shape[1:] != source.survey.map_shape:
@@ -111,6 +123,8 @@ def refine_file(
 
         def samples() -> Iterator[Sample]:
             for row in todo:
+                if time.monotonic() > end:
+                    return
                 start, record = given.values[row], source.record(rows[row])
                 kind = route(record, start, source.survey) if prior == "auto" else prior
                 yield Sample(int(row), np.array(start), record, kind)
@@ -120,9 +134,11 @@ def refine_file(
         refiner = Refiner(settings, source.survey, share.device)
         if len(todo):
             work.refine(refiner, samples(), share, bar, stop)
-        if share.index == 0:
-            work.wait(share, bar, stop)
-            work.collect(given, out)
+        work.finish(share)
+        if share.index > 0:
+            return 0
+        work.wait(share, bar, stop)
+        return work.collect(given, out)
 
 
 def _record_rows(given: Predictions, ids: np.ndarray, records: str | Path) -> np.ndarray:

@@ -302,6 +302,25 @@ def test_sigterm_keeps_what_is_done(files, tmp_path, monkeypatch):
     assert contents(out.parent) == contents(tmp_path / "straight")
 
 
+def test_what_the_time_does_not_suffice_for_keeps_its_prediction(files, tmp_path, monkeypatch):
+    refine_file(*files, tmp_path / "straight/q.npy", QUICK, survey=TINY)
+    out = tmp_path / "hours/q.npy"
+    assert refine_file(*files, out, QUICK, survey=TINY, hours=0) == 5
+    given = load_predictions(files[0])
+    np.testing.assert_array_equal(load_predictions(out).values, given.values)
+    table = pd.read_csv(out.with_suffix(".refined.csv"))
+    assert (table["stop"] == "time").all() and table["misfit"].isna().all()
+    with monkeypatch.context() as patch:
+        clock = iter([0.0, 0.0, 0.0, 0.0, 4000.0, 4000.0])
+        patch.setattr("comp.fwi.refining.time.monotonic", lambda: next(clock))
+        assert refine_file(*files, out, QUICK, survey=TINY, hours=1) == 2
+    assert list(pd.read_csv(out.with_suffix(".refined.csv"))["stop"] == "time") == [0, 0, 0, 1, 1]
+    assert refine_file(*files, out, QUICK, survey=TINY) == 0
+    assert contents(out.parent) == contents(tmp_path / "straight")
+    with pytest.raises(InputError, match=r"hours: got -1, expected 0 or more"):
+        refine_file(*files, out, QUICK, survey=TINY, hours=-1)
+
+
 def test_the_launchers_variables(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
