@@ -40,18 +40,8 @@ def main() -> None:
     }.items():
         value = getattr(Settings, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")
-    add(
-        "--curved",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="bent layers (default: yes)",
-    )
-    add(
-        "--hours",
-        type=float,
-        default=float("inf"),
-        help="begin no sample after these (default: all)",
-    )
+    add("--curved", action=argparse.BooleanOptionalAction, default=True, help="bent layers")
+    add("--hours", type=float, default=float("inf"), help="after which no sample is begun")
     args = vars(parser.parse_args())
     files = [args.pop(name) for name in ("predictions", "records", "out")]
     prior, hours, share = args.pop("prior"), args.pop("hours"), Share.of_launcher()
@@ -63,7 +53,7 @@ def main() -> None:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     if share.index == 0:
-        print(f"wrote {files[2]}" + f"; {left} samples are left, run again to go on" * (left > 0))
+        print(f"wrote {files[2]}" + (f", {left} samples to go: run it again" if left else ""))
 
 
 if __name__ == "__main__":
