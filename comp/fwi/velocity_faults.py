@@ -12,10 +12,15 @@ from comp.fwi.velocity_layers import ROWS, fill, fill_soft, soft_step, sorted_ve
 COLUMNS = np.arange(OFFICIAL.nx)[None, :] + 0.5  # distances of the cells' centres
 MIDDLE_VELOCITY = 3000
 THINNEST_BLOCK, THINNEST_STACKED = 15, 7  # least thickness of a layer, A and B
+HALFWAY = 7, 14  # columns beside the fault of a block where an interface has moved half of the way
 
 
 def block_faulted(
-    rng: np.random.Generator, count: int, curved: bool, layers: tuple[int, ...] = (2, 3, 4)
+    rng: np.random.Generator,
+    count: int,
+    curved: bool,
+    layers: tuple[int, ...] = (2, 3, 4),
+    halfway: float = 0.0,
 ) -> np.ndarray:
     """Draw FlatFault_A or CurveFault_A maps: few thick layers, one block of them moved.
 
@@ -27,6 +32,8 @@ def block_faulted(
         count: maps to draw.
         curved: layers folded along one sine.
         layers: layer counts to draw from.
+        halfway: chance that beside the fault, where the block moved the first interface, the
+            velocity is the mean of both layers' rather than that of the one which moved in.
 
     Returns:
         (count, ny, nx) float32, m/s; interfaces and faults are slightly blurred.
@@ -41,7 +48,8 @@ def block_faulted(
     slope = -side * draw(rng, count, 0, 1.2)
     column = np.where(side > 0, 0, OFFICIAL.nx) + side * draw(rng, count, 0, OFFICIAL.nx)
     steepening = slope * (ROWS - OFFICIAL.ny / 2) ** 2 / OFFICIAL.ny
-    block = soft_step(side * beyond_fault(column - steepening, slope))
+    beyond = side * beyond_fault(column - steepening, slope)
+    block = soft_step(beyond)
     margin = draw(rng, count, 2, 14)
     end = np.where(side > 0, OFFICIAL.nx - margin, margin)
     closed = soft_step(-side * beyond_fault(end, draw(rng, count, -0.2, 0.2)))
@@ -50,7 +58,14 @@ def block_faulted(
     throw = sign(rng, count) * draw(rng, count, 5, 10)
     still = fill_soft(position, depths, velocity)
     moved = fill_soft(position - throw, depths, velocity)
-    return (still + block * (moved - still)).astype(np.float32)
+    maps = still + block * (moved - still)
+    if halfway:
+        strip = block * soft_step(draw(rng, count, *HALFWAY) - beyond)
+        strip *= rng.random((count, 1, 1)) < halfway
+        jump = (velocity[:, 1] - velocity[:, 0])[:, None, None]
+        came = soft_step(position - throw - depths[:, :1]) - soft_step(position - depths[:, :1])
+        maps -= strip * jump * came / 2
+    return maps.astype(np.float32)
 
 
 def stack_faulted(

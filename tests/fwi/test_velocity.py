@@ -113,6 +113,20 @@ def test_spline_goes_through_its_knots_and_keeps_parabolas():
     )
 
 
+def test_beside_some_faults_an_interface_has_moved_half_of_the_way():
+    drawn = [
+        block_faulted(np.random.default_rng(5), 60, curved=False, layers=(2,), halfway=chance)
+        for chance in (0.0, 1.0)
+    ]
+    middle = sum(maps.min((1, 2)) + maps.max((1, 2)) for maps in drawn)[:, None, None] / 4
+    plain, halfway = ((np.abs(maps - middle) < 1).sum((1, 2)) for maps in drawn)
+    assert np.mean(plain > 10) < 0.1
+    assert 20 < np.median(halfway[halfway > 10]) < 130
+    assert np.mean(halfway > 10) > 0.7
+    # The draws before it are the same, and nothing else of the map changes.
+    np.testing.assert_array_equal(drawn[0][:, :15], drawn[1][:, :15])
+
+
 def test_a_block_of_fault_a_is_displaced_by_the_throw(maps):
     flat = np.ptp(slow_rows(maps["FlatVel_A"]), axis=1)
     throw = np.ptp(slow_rows(maps["FlatFault_A"]), axis=1)
