@@ -19,6 +19,7 @@ _LIMIT = 300.0, 3.0  # m/s and cells, a step at most
 _DIFFERENCE = 4.0, 0.2  # m/s and cells, of the Jacobian
 _UNEVEN = 0.7  # cells, by which a layer's thickness at a knot may differ from the common one
 _DAMPING = (0.03, 0.2, 1.0, 5.0, 30.0, 200.0)  # times the last one, tried together
+_LEAST = 1e-6  # damping: knots that move no cell leave the Hessian singular
 _PARTS = (1.0, 0.3)  # of a step, tried together where rows are whole
 _GAIN = 0.995  # a step that gains less is not taken, and ends it
 _OUTSIDE = 0.02  # weight of a depth outside the map
@@ -116,7 +117,7 @@ class Bends:
             best = int(values.argmin())
             if values[best] >= _GAIN * (squared + price * np.square(self._excess(x)).sum()):
                 break
-            damping *= _DAMPING[best // len(parts)]
+            damping = max(damping * _DAMPING[best // len(parts)], _LEAST)
             x, residual, misfit = trials[best], residuals[best], misfits[best]
         return x, float(residual @ residual), float(misfit)
 

@@ -9,7 +9,8 @@ Jacobians by simulation, and for several starts. So, from a network's map or any
 - then with whole rows, as published maps have them, which the record tells from smooth interfaces
   at a misfit of a hundredth;
 - the rows that are still wrong are moved by binary least squares (`comp.fwi.row_moves`);
-- all of it again, read from the map reached, as long as the misfit falls.
+- all of it again, read from the map reached, as long as the misfit falls;
+- and in turn with total variation, which from so near a start finds what single moves do not.
 """
 
 from collections.abc import Callable
@@ -22,14 +23,13 @@ import torch
 
 from comp.fwi.bends import Bends
 from comp.fwi.interfaces import Layers, follow, readings
-from comp.fwi.layered import LayeredInversion, Stage
+from comp.fwi.layered import NEAR, NEAR_DAMPING, LayeredInversion
 from comp.fwi.row_moves import RowMoves
 from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 _APART = 5.0  # m/s, in the mean, by which starts must differ
-_NEAR = (Stage(3, 8, 2.0, 10.0),)  # total variation from a near start
 
 
 class Pass(NamedTuple):
@@ -49,7 +49,7 @@ class Pass(NamedTuple):
 
 
 _FIRST = (Pass(0.4, 6, 6, 1.0), Pass(2 / 3, 3, 5, 0.3), Pass(14 / 15, 2, 5, 0.1))
-_AGAIN = (Pass(2 / 3, 6, 4, 0.1), Pass(14 / 15, 3, 5, 0.1))
+_NEXT = (Pass(2 / 3, 6, 4, 0.1), Pass(14 / 15, 3, 5, 0.1))
 _LAST = (Pass(4 / 3, 1, 5, 0.1),)
 _WHOLE = (Pass(14 / 15, 1, 5, 0.1), Pass(4 / 3, 1, 5, 0.1), Pass(3, 1, 5, 0.1))
 
@@ -96,7 +96,7 @@ class CurvedInversion:
     def __call__(
         self, start: np.ndarray, record: np.ndarray, enough: float = np.inf
     ) -> Found | None:
-        """The map of layers reached; None where they look level.
+        """The map of layers reached; None where they look level and are not all of the map.
 
         Args:
             start: (ny, nx) m/s, a network's or what another method left.
@@ -151,7 +151,7 @@ class CurvedInversion:
             starts.append((bends, even))
             if settled is not None:
                 starts.append((bends, bends.nearest(follow(bends.whole(even), settled))))
-        for one in (*(_FIRST if settled is None else _AGAIN), *_LAST):
+        for one in (*(_FIRST if settled is None else _NEXT), *_LAST):
             fit, found = fits(one.highest), []
             for bends, x in self._distinct(fit, starts, one.starts):
                 x, squared, _ = bends.improve(fit, x, one.steps, one.share)
@@ -170,7 +170,8 @@ class CurvedInversion:
         squares = fit.residuals(maps)[0].square().sum(1).cpu().numpy()
         kept: list[int] = []
         for i in squares.argsort():
-            if all(np.abs(maps[i] - maps[j]).mean() > _APART for j in kept):
+            same = [j for j in kept if starts[i][0].number == starts[j][0].number]
+            if all(np.abs(maps[i] - maps[j]).mean() > _APART for j in same):
                 kept.append(int(i))
             if len(kept) == most:
                 break
@@ -194,4 +195,4 @@ class CurvedInversion:
     @cached_property
     def _total_variation(self) -> LayeredInversion:
         how = self.survey, self.solver, self.dtype, self.device
-        return LayeredInversion(*how, _NEAR, self.floor, damping=1e-2, tolerance=self.tolerance)
+        return LayeredInversion(*how, NEAR, self.floor, NEAR_DAMPING, tolerance=self.tolerance)

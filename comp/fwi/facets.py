@@ -21,7 +21,6 @@ _LAYER = 25.0  # m/s, less than which pieces of different layers do not differ
 _HIGH, _PIECE = 3, 15  # rows and cells of a piece, at least
 _THICK = 4  # rows between two layers, at most, where an interface is level
 _LEVEL, _RUN = 0.35, 4  # cells by which it may rise or fall, over so many columns at least
-_DIFFERENT = 10.0  # m/s between layers that can be told to mix
 
 
 class _Edge(NamedTuple):
@@ -38,15 +37,16 @@ class _Edge(NamedTuple):
 def facets(velocity: np.ndarray) -> np.ndarray:
     """The map of even layers that is nearest to a map (ny, nx) in m/s.
 
-    Level interfaces are blurred as in published FlatFault maps.
+    Level interfaces are blurred as in published FlatFault maps. Cells without a layer above or
+    below stay.
     """
     layer, speed = _layers(velocity)
     if not speed.size:
         return velocity.copy()
     above, below = _neighbours(layer)
     jump = speed[below] - speed[above]
-    told = np.abs(jump) > _DIFFERENT
-    share = np.where(told, (velocity - speed[above]) / np.where(told, jump, 1), 0).clip(0, 1)
+    share = (velocity - speed[above]) / np.where(above == below, np.inf, jump)
+    share = share.clip(0, 1)
     for run in _runs(_edges(layer, share)):
         depth = np.median([edge.depth for edge in run])
         for column, top, bottom, over, under, _ in run:
@@ -54,7 +54,8 @@ def facets(velocity: np.ndarray) -> np.ndarray:
                 if top < row < bottom or layer[row, column] in (over, under):
                     above[row, column], below[row, column] = over, under
                     share[row, column] = soft_step(row + 0.5 - depth)
-    return speed[above] * (1 - share) + speed[below] * share
+    even = speed[above] * (1 - share) + speed[below] * share
+    return np.where((above < 0) | (below < 0), velocity, even)
 
 
 def _layers(velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,16 +95,12 @@ def _height(piece: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(ny, nx) the nearest layers above and below each cell; its own for a layer's cell.
-
-    Where there is none on one side it is that on the other, and the first layer in empty columns.
-    """
+    """(ny, nx) the nearest layers above and below each cell, its own for a layer's; −1 for none."""
     above, below = layer.copy(), layer.copy()
     for row in range(1, len(layer)):
         above[row] = np.where(above[row] < 0, above[row - 1], above[row])
         below[-1 - row] = np.where(below[-1 - row] < 0, below[-row], below[-1 - row])
-    above, below = np.where(above < 0, below, above), np.where(below < 0, above, below)
-    return above.clip(0), below.clip(0)
+    return above, below
 
 
 def _edges(layer: np.ndarray, share: np.ndarray) -> list[_Edge]:

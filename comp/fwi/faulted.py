@@ -11,12 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from comp.fwi.facets import facets
-from comp.fwi.layered import LayeredInversion, Stage
+from comp.fwi.layered import NEAR, NEAR_DAMPING, LayeredInversion, Stage
 from comp.fwi.spectral import Found
 
-_AGAIN = (Stage(3, 8, 2.0, 10.0),)
-_NEAR = (Stage(3, 8, 0.5, 5.0),)
-_DAMPING = 1e-2
+_EVEN = (Stage(3, 8, 0.5, 5.0),)  # from even layers
 _FALLS = 0.9  # of a misfit, that starting again must leave at most
 
 
@@ -46,7 +44,7 @@ class FaultedInversion:
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> Found:
         """The map reached from a start (ny, nx) in m/s and a record (shots, nt, receivers)."""
-        fit = self.layered.fit(max(stage.highest for stage in _NEAR), record)
+        fit = self.layered.fit(max(stage.highest for stage in _EVEN), record)
 
         def found(velocity: np.ndarray) -> Found:
             return Found(velocity, float(fit.residuals(velocity[None])[1][0]))
@@ -65,14 +63,14 @@ class FaultedInversion:
             even = facets(tried[-1].velocity)
             if np.abs(even - tried[-1].velocity).mean() > self.alike:
                 break
-            tried.append(found(self._near(even, record)))
+            tried.append(found(self._from_even(even, record)))
         least = min(one.misfit for one in tried)
         return next(one for one in reversed(tried) if one.misfit <= self.worse * least)
 
     @cached_property
     def _again(self) -> LayeredInversion:
-        return replace(self.layered, stages=_AGAIN, damping=_DAMPING)
+        return replace(self.layered, stages=NEAR, damping=NEAR_DAMPING)
 
     @cached_property
-    def _near(self) -> LayeredInversion:
-        return replace(self.layered, stages=_NEAR, damping=_DAMPING)
+    def _from_even(self) -> LayeredInversion:
+        return replace(self.layered, stages=_EVEN, damping=NEAR_DAMPING)

@@ -61,6 +61,8 @@ STAGES = (
     Stage(3, 3, 2.0, 30.0),
     Stage(3, 10, 2.0, 10.0),
 )
+# From a start that is near already, with the first damping.
+NEAR, NEAR_DAMPING = (Stage(3, 8, 2.0, 10.0),), 1e-2
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ LOWEST, HIGHEST = int(OFFICIAL.min_velocity), int(OFFICIAL.max_velocity)
 # CurveVel bends its interfaces along a quadratic spline through random depths at these columns;
 # columns 0, 10 and 20 share the first parabola. Such splines fit published interfaces to the
 # rounding of whole cells (RMS 0.28 cells).
-CURVE_KNOTS = (0, 10, 20, 30, 40, 50, 60, 77)
+CURVE_KNOTS = (0, 10, 20, 30, 40, 50, 60, 77)  # = curve_knots(70)
 # In published FlatFault_A maps an interface takes two to three rows, like a step blurred so far.
 EDGE_WIDTH = 0.4
 
@@ -102,8 +102,8 @@ def even_depths(rng: np.random.Generator, layers: np.ndarray, curved: bool) -> n
 
 
 def curve_knots(columns: int) -> tuple[int, ...]:
-    """`CURVE_KNOTS`, for maps of another width."""
-    return *range(0, columns, 10), columns + 7
+    """`CURVE_KNOTS`, for maps of another width: three at least, each but the last in the map."""
+    return *range(0, max(columns - 1, 11), 10), max(columns, 11) + 7
 
 
 def spline_weights(at: Sequence[int], width: int) -> np.ndarray:

@@ -9,12 +9,13 @@ from comp.fwi import refine
 from comp.fwi.bends import Bends
 from comp.fwi.curved import CurvedInversion
 from comp.fwi.guesses import Guess
-from comp.fwi.interfaces import Layers, moved, moves
+from comp.fwi.interfaces import Layers, moved, moves, readings
 from comp.fwi.layered import LayeredInversion
 from comp.fwi.refine import Refiner, Sample, Settings
 from comp.fwi.row_moves import RowMoves, _runs
 from comp.fwi.spectral import SpectralFit
 from comp.fwi.survey import Survey
+from comp.fwi.velocity_layers import CURVE_KNOTS, curve_knots, spline_weights
 from comp.fwi.wave import simulate
 
 SURVEY = Survey(
@@ -82,6 +83,32 @@ def test_gauss_newton_finds_velocities_and_depths():
     assert squared < 1e-6 and misfit < 3e-3
 
 
+def test_layers_are_kept_about_even_at_a_price():
+    start = UNKNOWNS + [0, 0, 0, 0, 0, 0, -4, 3, -4]
+    to_truth = fit(record(BENDS.layers(start).map(24)))
+
+    def uneven(share):
+        found = BENDS.improve(to_truth, start + [0, 40, 40, *[0.0] * 6], 6, share)[0]
+        return np.abs(np.diff(found[3:].reshape(2, 3), axis=0) - 12).mean()
+
+    assert uneven(100.0) < 0.8 * uneven(0.0)
+
+
+def test_interfaces_below_the_map_do_no_harm():
+    below = np.concatenate([VELOCITY, np.full(3, 40.0), np.full(3, 52.0)])
+    found, squared, _ = BENDS.improve(fit(record(bent().map(24))), below, 6, 0.0)
+    assert np.isfinite(found).all() and np.isfinite(squared)
+
+
+@pytest.mark.parametrize("columns", [5, 10, 11, 20, 21, 69, 70, 71])
+def test_splines_of_any_width_have_three_knots_that_matter(columns):
+    knots = curve_knots(columns)
+    weights = spline_weights(knots, columns)
+    assert len(knots) >= 3 and np.abs(weights).max(1).all()
+    np.testing.assert_allclose(weights.sum(0), 1)
+    assert curve_knots(70) == CURVE_KNOTS
+
+
 def test_whole_rows_are_judged_as_such(observed):
     start = UNKNOWNS + [0, 5, -10, 0.3, -0.2, 0.1, -0.2, 0.2, 0.3]
     smooth, whole = (BENDS.improve(fit(observed), start, 6, 0.1, whole) for whole in (False, True))
@@ -126,18 +153,66 @@ def test_ends_at_the_truth(observed):
     np.testing.assert_allclose(found, bent().map(24), atol=0.1)
 
 
+def test_a_second_turn_starts_from_the_rows_of_the_first(observed):
+    depth = bent().depth.copy()
+    depth[0, 3:6] += 1
+    settled = Layers(VELOCITY + [0, 10, -10], depth)
+    invert = CurvedInversion(SURVEY, layers=range(3, 4), rounds=0)
+    read = readings(settled.map(24), invert.layers)
+    layers, misfit = invert._turn(invert._fits(observed), read, settled.map(24))
+    assert misfit < 0.3 * float(fit(observed).residuals(settled.map(24)[None])[1][0])
+    assert error(layers.map(24)) < 0.3 * error(settled.map(24))
+
+
+def reached(monkeypatch, turns, cycles=(), **limits):
+    """The misfit kept and how many turns and cycles it took, where these are what they end at."""
+    ends, moved = iter(turns), iter(cycles)
+    taken = []
+    monkeypatch.setattr(
+        CurvedInversion, "_turn", lambda self, *how: taken.append("turn") or (bent(), next(ends))
+    )
+    monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: start)
+    monkeypatch.setattr(
+        RowMoves, "__call__", lambda self, fit, of: taken.append("cycle") or (of, next(moved))
+    )
+    record = np.ones(SURVEY.record_shape, np.float32)
+    misfit = CurvedInversion(SURVEY, layers=range(3, 4))(blurred(), record, **limits).misfit
+    return misfit, taken.count("turn"), taken.count("cycle")
+
+
+def test_turns_and_cycles_go_on_while_they_help(monkeypatch):
+    assert reached(monkeypatch, [2e-2, 4e-3, 1e-7]) == (1e-7, 3, 0)
+    assert reached(monkeypatch, [1e-3, 1e-4, 1e-5], [1e-6, 1e-7]) == (1e-6, 3, 1)
+    assert reached(monkeypatch, [1e-3, 0.95e-3], [1e-3]) == (0.95e-3, 2, 1)
+
+
+def test_what_the_layers_cannot_explain_is_given_up(monkeypatch):
+    assert reached(monkeypatch, [3e-2]) == (3e-2, 1, 0)
+    assert reached(monkeypatch, [2e-2, 6e-3]) == (6e-3, 2, 0)
+    assert reached(monkeypatch, [2e-2], enough=1e-2) == (2e-2, 1, 0)
+    assert reached(monkeypatch, [4e-3, 2e-3], enough=5e-4) == (4e-3, 1, 0)
+
+
 def test_total_variation_takes_turns_where_moves_end_short(observed, monkeypatch):
-    """Whatever it returns, the better layers are kept."""
-    maps = iter([bent().map(24), bent().map(24) * 1.05])
+    maps = iter([bent().map(24)])
     monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: next(maps))
     short = Layers(VELOCITY + [0, 0, 20], bent().depth), 1e-3
     monkeypatch.setattr(CurvedInversion, "_turn", lambda self, *how: short)
     found, misfit = CurvedInversion(SURVEY, layers=range(3, 4), cycles=1)(blurred(), observed)
     assert misfit == 0 and error(found) == 0
-    monkeypatch.setattr(RowMoves, "__call__", lambda self, fit, layers: (layers, 5e-3))
-    found, misfit = CurvedInversion(SURVEY, layers=range(3, 4), cycles=1)(blurred(), observed)
-    assert misfit == 1e-3
-    np.testing.assert_array_equal(found, short[0].map(24))
+
+
+def test_starts_of_other_layer_numbers_differ_where_their_maps_do_not(observed):
+    level = Layers(np.array([1800.0, 1800]), np.full((1, 20), 40.0))
+    more = Layers(np.array([1800.0, 1800, 1800]), np.full((2, 20), 40.0))
+    near = Layers(np.array([1802.0, 1802]), np.full((1, 20), 40.0))
+    starts = [
+        (bends, bends.even(one))
+        for one in (level, more, near)
+        for bends in [Bends(len(one.velocity), SURVEY)]
+    ]
+    kept = CurvedInversion(SURVEY)._distinct(fit(observed), starts, 3)
+    assert sorted(bends.number for bends, _ in kept) == [2, 3]
 
 
 def test_level_layers_cut_by_a_fault_are_left_alone(monkeypatch):

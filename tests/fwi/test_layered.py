@@ -111,9 +111,10 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
 def test_bent_layers_are_taken_where_they_explain_the_record(
     monkeypatch, curved, first, again, free, expected, final
 ):
-    results = iter([first, again])
+    results, limits = iter([first, again]), []
 
     def found(self, start, record, enough=np.inf):
+        limits.append(enough)
         misfit = next(results)
         return None if misfit is None else Found(start * 2, misfit)
 
@@ -122,3 +123,4 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
     monkeypatch.setattr(CurvedInversion, "__call__", found)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
     assert method(np.array([2000.0]), np.zeros(1)) == (expected, final)
+    assert limits in ([], [np.inf], [np.inf, 20 * free])
