@@ -164,6 +164,24 @@ def test_a_second_turn_starts_from_the_rows_of_the_first(observed):
     assert error(layers.map(24)) < 0.3 * error(settled.map(24))
 
 
+def test_rows_of_a_settled_map_are_followed_one_by_one(observed, monkeypatch):
+    """Its layers are not even: what is read from it alone is further off."""
+    uneven = Layers(VELOCITY, bent().depth + [[0.0], [1.0]] * np.sign(np.arange(20) - 9.5) * 2)
+    invert = CurvedInversion(SURVEY, layers=range(3, 4), rounds=0)
+    to_uneven = invert._fits(record(uneven.map(24)))
+
+    def unmoved(self, fit, x, *how, **more):
+        return x, float(fit.residuals(self._maps([x]))[0].square().sum()), 0.0
+
+    monkeypatch.setattr(Bends, "improve", unmoved)
+    read = readings(uneven.map(24), invert.layers)
+    settled, alone = (
+        np.abs(invert._turn(to_uneven, read, of)[0].map(24) - uneven.map(24)).mean()
+        for of in (uneven.map(24), None)
+    )
+    assert settled < 0.7 * alone
+
+
 def reached(monkeypatch, turns, cycles=(), **limits):
     """The misfit kept and how many turns and cycles it took, where these are what they end at."""
     ends, moved = iter(turns), iter(cycles)
