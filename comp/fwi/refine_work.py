@@ -161,7 +161,11 @@ class Work:
         with atomic_path(out.with_suffix(".refined.csv")) as partial:
             table.to_csv(partial, index=False)
         write_ids(out, given.table)
-        if not len(missing):
+        if len(missing):
+            # A notebook's next launch has the same parent: it must not take these for its own.
+            for path in self.folder.glob("finished-*"):
+                path.unlink()
+        else:
             shutil.rmtree(self.folder)
         return len(missing)
 

@@ -310,6 +310,8 @@ def test_what_the_time_does_not_suffice_for_keeps_its_prediction(files, tmp_path
     np.testing.assert_array_equal(load_predictions(out).values, given.values)
     table = pd.read_csv(out.with_suffix(".refined.csv"))
     assert (table["stop"] == "time").all() and table["misfit"].isna().all()
+    # What a next launch of the same parent, a notebook, would take for its own processes'.
+    assert not list(out.with_suffix(".refining").glob("finished-*"))
     with monkeypatch.context() as patch:
         clock = iter([0.0, 0.0, 0.0, 0.0, 4000.0, 4000.0])
         patch.setattr("comp.fwi.refining.time.monotonic", lambda: next(clock))
