@@ -9,14 +9,14 @@ columns ny / (layers − 1) thick, give or take a cell. So 8 depths of an interf
 import numpy as np
 import torch
 
-from comp.fwi.interfaces import Layers, draw
+from comp.fwi.interfaces import VELOCITY_LIMIT, VELOCITY_STEP, Layers, draw, inward
 from comp.fwi.spectral import SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.velocity_layers import curve_knots, spline_weights
 
 _VELOCITY, _DEPTH = 50.0, 1.0  # m/s and cells: what unknowns are measured in
-_LIMIT = 300.0, 3.0  # m/s and cells, a step at most
-_DIFFERENCE = 4.0, 0.2  # m/s and cells, of the Jacobian
+_LIMIT = VELOCITY_LIMIT, 3.0  # m/s and cells, a step at most
+_DIFFERENCE = VELOCITY_STEP, 0.2  # m/s and cells, of the Jacobian
 _UNEVEN = 0.7  # cells, by which a layer's thickness at a knot may differ from the common one
 _DAMPING = (0.03, 0.2, 1.0, 5.0, 30.0, 200.0)  # times the last one, tried together
 _LEAST = 1e-6  # damping: knots that move no cell leave the Hessian singular
@@ -97,7 +97,7 @@ class Bends:
             # Back from where the survey's velocities end, and with steps that stay inside.
             x[:n] = self.layers(x).velocity
             step = self._difference.copy()
-            step[:n] = np.where(x[:n] + step[:n] <= self.survey.max_velocity, step[:n], -step[:n])
+            step[:n] = inward(x[:n], self.survey.max_velocity)
             near = fit.residuals(self._maps([x, *(x + np.diag(step))]))[0]
             jacobian = (near[1:] - near[0]) * torch.from_numpy(unit / step).to(near)[:, None]
             squared, uneven = float(residual @ residual), self._uneven * unit

@@ -109,11 +109,11 @@ class CurvedInversion:
         fits = self._fits(record)
 
         def turn(best: Layers) -> tuple[Layers, float]:
-            settled = self._moves.maps([best])[0]
+            settled = best.map(self.survey.ny)
             return self._turn(fits, readings(settled, self.layers), settled)
 
         def cycle(best: Layers) -> tuple[Layers, float]:
-            sharper = self._total_variation(self._moves.maps([best])[0], record)
+            sharper = self._total_variation(best.map(self.survey.ny), record)
             return self._moves(fits(_WHOLE[-1].highest), follow(best, sharper))
 
         best, misfit = self._turn(fits, read, None)
@@ -129,7 +129,7 @@ class CurvedInversion:
                 bar = min(self.promising, enough)
                 if not fell:
                     break
-        return Found(self._moves.maps([best])[0], misfit)
+        return Found(best.map(self.survey.ny), misfit)
 
     def _bent(self, velocity: np.ndarray, read: Layers) -> bool:
         """Whether what was read from a map may be all that there is to it."""

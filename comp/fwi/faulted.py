@@ -50,11 +50,13 @@ class FaultedInversion:
             return Found(velocity, float(fit.residuals(velocity[None])[1][0]))
 
         best = found(self.layered(start, record))
-        for _ in range(self.tries if best.misfit > self.poor else 0):
+        for _ in range(self.tries):
+            if best.misfit <= self.poor:
+                break
             again = found(self._again(best.velocity, record))
             fell = again.misfit < _FALLS * best.misfit
             best = min(best, again, key=lambda one: one.misfit)
-            if best.misfit <= self.poor or not fell:
+            if not fell:
                 break
         tried = [best]
         for _ in range(self.turns):

@@ -64,12 +64,9 @@ def guesses(
         again = None
         if curved and free.misfit > _ENOUGH:
             again = bent(free.velocity, record, _HOPEFUL * free.misfit)
-        # So few unknowns that fit as well as one for each cell are the map.
-        better = [one for one in (found, again) if one and one.misfit < free.misfit]
-        if not better:
-            return Guess(free.velocity)
-        best = min(better, key=lambda one: one.misfit)
-        return Guess(best.velocity, final=best.misfit <= _FINAL)
+        # So few unknowns that fit better than one for each cell are the map.
+        best = min(filter(None, (free, found, again)), key=lambda one: one.misfit)
+        return Guess(best.velocity, final=best is not free and best.misfit <= _FINAL)
 
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     if newton == "on" or (newton == "auto" and _fits(layered)):

@@ -17,6 +17,7 @@ _CLEAR = 60.0  # m/s from the velocity at the top, by which the second layer is 
 _FOLLOWED = 3  # rounds, at most
 _STAY = 5.0  # m/s: what it costs to move an interface by a cell
 _FEW = 8  # cells that say nothing about a layer's velocity
+VELOCITY_STEP, VELOCITY_LIMIT = 4.0, 300.0  # m/s, of derivatives and of a change at most
 _REACH = 3.5  # layers' thickness, down to which the first interface is looked for
 
 
@@ -65,6 +66,11 @@ def draw(velocity: np.ndarray, depth: np.ndarray, rows: int) -> np.ndarray:
         change[each, top[:, i], column] += jump * (1 - part[:, i])
         change[each, top[:, i] + 1, column] += jump * part[:, i]
     return change[:, :rows].cumsum(1)
+
+
+def inward(velocity: np.ndarray, most: float) -> np.ndarray:
+    """Steps for derivatives by velocities in m/s, down where up would be over `most`."""
+    return np.where(velocity + VELOCITY_STEP <= most, VELOCITY_STEP, -VELOCITY_STEP)
 
 
 def readings(velocity: np.ndarray, layers: range) -> list[Layers]:

@@ -12,12 +12,10 @@ import numpy as np
 import torch
 
 from comp.fwi.flips import descend
-from comp.fwi.interfaces import Layers, Move, draw, moved, moves
+from comp.fwi.interfaces import VELOCITY_LIMIT, Layers, Move, draw, inward, moved, moves
 from comp.fwi.spectral import SpectralFit
 from comp.fwi.survey import Survey
 
-_DIFFERENCE = 4.0  # m/s, of the derivatives by velocities
-_LIMIT = 300.0  # m/s, a change of a velocity at most
 _GAIN = 0.9  # of the squared misfit, that a round must leave at most for another one
 
 
@@ -39,21 +37,19 @@ class RowMoves:
 
     def __call__(self, fit: SpectralFit, layers: Layers) -> tuple[Layers, float]:
         """The layers reached from some with whole rows, and their plain relative misfit."""
-        residuals, misfits = fit.residuals(self.maps([layers]))
+        residuals, misfits = fit.residuals(self._maps([layers]))
         residual, misfit = residuals[0], float(misfits[0])
         for _ in range(self.rounds):
             if misfit <= self.tolerance:
                 break
             possible = list(moves(layers, self.survey.ny))
-            # Steps that the survey's velocities do not cut off.
-            up = layers.velocity + _DIFFERENCE <= self.survey.max_velocity
-            step = np.where(up, _DIFFERENCE, -_DIFFERENCE)
+            step = inward(layers.velocity, self.survey.max_velocity)
             other = [Layers(speed, layers.depth) for speed in layers.velocity + np.diag(step)]
-            near = np.concatenate([self._each(layers, possible), self.maps(other)])
+            near = np.concatenate([self._each(layers, possible), self._maps(other)])
             effects = fit.residuals(near)[0] - residual
             slopes = effects[len(possible) :] / torch.from_numpy(step).to(effects)[:, None]
             trials = self._trials(layers, possible, effects[: len(possible)], slopes, residual)
-            residuals, misfits = fit.residuals(self.maps(trials))
+            residuals, misfits = fit.residuals(self._maps(trials))
             squares = residuals.square().sum(1)
             best = int(squares.argmin())
             gained = squares[best] < _GAIN * residual.square().sum()
@@ -63,7 +59,7 @@ class RowMoves:
                 break
         return layers, misfit
 
-    def maps(self, layers: list[Layers]) -> np.ndarray:
+    def _maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) of as many layers each, within the survey's velocities."""
         velocity, depth = (np.stack(part) for part in zip(*layers))
         return self._clip(draw(velocity, depth, self.survey.ny))
@@ -77,7 +73,7 @@ class RowMoves:
         rows = np.array([move.rows for move in possible])
         depth[interfaces, every] = depth[interfaces, every].clip(0, self.survey.ny) + rows
         changed = Layers(layers.velocity, depth).ordered().map(self.survey.ny)
-        out = np.repeat(self.maps([layers]), len(possible), 0)
+        out = np.repeat(self._maps([layers]), len(possible), 0)
         out[every, :, columns] = self._clip(changed).T
         return out
 
@@ -109,7 +105,7 @@ class RowMoves:
         trials = []
         for chosen in (np.zeros(len(possible), bool), *found):
             left = residual + effects[torch.from_numpy(chosen).to(effects.device)].sum(0)
-            change = -(inverse @ left).cpu().numpy().clip(-_LIMIT, _LIMIT)
+            change = -(inverse @ left).cpu().numpy().clip(-VELOCITY_LIMIT, VELOCITY_LIMIT)
             made = [possible[i] for i in np.flatnonzero(chosen)]
             depth = moved(layers, self.survey.ny, made).depth
             velocity = self._clip(layers.velocity + change)
