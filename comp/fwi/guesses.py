@@ -18,8 +18,9 @@ Newton = Literal["auto", "on", "off"]
 # Beyond, they may not be all of it.
 _FINAL = 2e-3
 # Where total variation leaves a misfit above this, bent layers are looked for in what it leaves …
-_ENOUGH = 5e-5
-_HOPEFUL = 20.0  # … and given up unless they get down to this multiple of its misfit at once
+_ENOUGH = 1e-5
+# … and given up unless they get down to this multiple of its misfit at once, or to this misfit.
+_HOPEFUL, _NEAR = 20.0, 1e-3
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 
 
@@ -63,7 +64,7 @@ def guesses(
         free = faulted(start, record)
         again = None
         if curved and free.misfit > _ENOUGH:
-            again = bent(free.velocity, record, _HOPEFUL * free.misfit)
+            again = bent(free.velocity, record, max(_HOPEFUL * free.misfit, _NEAR))
         # So few unknowns that fit better than one for each cell are the map.
         best = min(filter(None, (free, found, again)), key=lambda one: one.misfit)
         return Guess(best.velocity, final=best is not free and best.misfit <= _FINAL)

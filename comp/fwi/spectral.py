@@ -16,12 +16,15 @@ _BATCH = 64  # maps whose spectra are taken at once; 1.2 GB with their transform
 
 @dataclass(frozen=True)
 class State:
-    """A map (ny, nx), its weighted squared misfit with the gradient, its plain relative misfit."""
+    """A map (ny, nx), its weighted squared misfit, its plain relative misfit.
+
+    Also (shots, bins, receivers) spectra of modelled − observed.
+    """
 
     velocity: torch.Tensor
     squared: torch.Tensor
-    gradient: torch.Tensor
     misfit: float
+    spectra: torch.Tensor
 
 
 class Found(NamedTuple):
@@ -71,27 +74,28 @@ class SpectralFit:
         ramp = (1 - (frequencies / reach - 1) / (_LAST - 1)).clip(0, 1)
         weights = ramp * (floor / share) ** 2
         self._weights = torch.from_numpy(weights).to(device)
-        self._total = self._energy(self._observed)
+        self._total = self._weighted(born.spectrum(self._observed))
 
     def state(self, velocity: torch.Tensor) -> State:
         """Of a map (ny, nx)."""
-        leaf = velocity.to(self._dtype)[None].requires_grad_()
-        difference = self._difference(leaf)[0]
-        squared = self._energy(difference) / self._total
-        (gradient,) = torch.autograd.grad(squared, leaf)
-        misfit = float(difference.detach().norm() / self._observed.norm())
-        return State(velocity, squared.detach(), gradient[0].double(), misfit)
+        with torch.no_grad():
+            difference = self._difference(velocity.to(self._dtype)[None])[0]
+        spectra = self._born.spectrum(difference)
+        misfit = float(difference.norm() / self._observed.norm())
+        return State(velocity, self._weighted(spectra) / self._total, misfit, spectra)
 
     def squared(self, velocity: torch.Tensor) -> torch.Tensor:
         """The weighted squared misfit of a map (ny, nx)."""
-        with torch.no_grad():
-            difference = self._difference(velocity.to(self._dtype)[None])[0]
-        return self._energy(difference) / self._total
+        return self.state(velocity).squared
 
-    def hessian(self, velocity: torch.Tensor) -> torch.Tensor:
-        """(ny·nx, ny·nx) float64 Gauss-Newton Hessian."""
+    def normal(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient (ny, nx) and Gauss-Newton Hessian (ny·nx, ny·nx) of it, float64, in m/s.
+
+        Without what the slowest cell does to the sponge.
+        """
         weights = self._weights / self._total
-        return self._born.hessian(velocity.float(), weights).double()
+        gradient, hessian = self._born.normal(state.velocity.float(), weights, state.spectra)
+        return gradient, hessian.double()
 
     def residuals(self, maps: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """What the weighted squared misfits of maps (k, ny, nx) are the sums of squares of.
@@ -114,7 +118,6 @@ class SpectralFit:
         modelled = simulate(velocity, self._survey, self._solver)[:, :, : self._rows]
         return modelled.double() - self._observed
 
-    def _energy(self, traces: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of squares of (shots, rows, receivers) over the spectrum."""
-        spectrum = self._born.spectrum(traces)
-        return (spectrum.abs().square() * self._weights[:, None]).sum()
+    def _weighted(self, spectra: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of squares of (shots, bins, receivers)."""
+        return (spectra.abs().square() * self._weights[:, None]).sum()

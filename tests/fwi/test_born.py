@@ -75,14 +75,21 @@ def test_sources_and_receivers_in_one_row():
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def test_hessian_is_of_the_derivatives(derivatives):
+def test_gradient_and_hessian_are_of_the_derivatives(derivatives):
     born = Born(SURVEY, 45)
     weights = torch.linspace(0, 2, len(born.bins), dtype=torch.float64)
     scaled = (2 * weights).sqrt()[:, None, None] * derivatives
     parts = torch.view_as_real(scaled).transpose(3, 4).flatten(0, 3)
-    found = born.hessian(steps()[0].float(), weights).double()
+    generator = torch.Generator().manual_seed(0)
+    spectra = torch.randn(derivatives.shape[:-1], dtype=torch.complex128, generator=generator)
+    gradient, found = born.normal(steps()[0].float(), weights, spectra)
     assert (found - parts.T @ parts).norm() < 1e-5 * found.norm()
     assert torch.equal(found, found.T)
+    # Twice the real part of the derivatives' conjugates times the spectra.
+    expected = (derivatives.conj() * (2 * weights[:, None] * spectra)[..., None]).real.sum(
+        (0, 1, 2)
+    )
+    assert (gradient.flatten() - expected).norm() < 1e-5 * expected.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

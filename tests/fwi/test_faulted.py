@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from comp.fwi.facets import facets
+from comp.fwi.even import even_groups
 from comp.fwi.faulted import FaultedInversion
-from comp.fwi.layered import LayeredInversion
-from comp.fwi.spectral import SpectralFit
+from comp.fwi.layered import LayeredInversion, Stage
+from comp.fwi.sparse import GROUPS
+from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.velocity import generate
 from comp.fwi.velocity_layers import soft_step
@@ -28,101 +29,105 @@ def faulted(rows=24, columns=20):
     return out
 
 
-def test_a_map_of_even_layers_stays():
-    np.testing.assert_allclose(facets(faulted()), faulted(), atol=8)
-    assert np.abs(facets(faulted()) - faulted()).mean() < 1
+def off_its_groups(velocity, of):
+    """Mean of what the cells of a map's groups are off their groups' medians in another map."""
+    group = even_groups(of)
+    off = [velocity[group == one] - np.median(velocity[group == one]) for one in np.unique(group)]
+    return np.abs(np.concatenate(off[1:])).mean()
 
 
-def test_layers_are_evened_and_interfaces_share_as_they_should():
-    truth = faulted()
-    found = truth + np.linspace(-2, 2, 20)  # drifts by less than neighbours may differ
-    top, bottom = found[7, :9].copy(), found[8, :9].copy()
-    found[7, :9], found[8, :9] = top + 30, bottom - 30
-    assert np.abs(facets(found) - truth).mean() < 0.5 * np.abs(found - truth).mean()
+def test_layers_and_rows_of_level_interfaces_are_groups():
+    group = even_groups(faulted())
+    assert (group[:5] == 0).all() and (group[12:14] == 1).all() and (group[21:] == 2).all()
+    for side, rows in ((group[:, :9], slice(5, 9)), (group[:, 9:], slice(8, 12))):
+        assert (side == side[:, :1]).all()
+        assert len(np.unique(side[rows, 0])) == 4 and (side[rows] > 2).all()
+    assert group[7, 0] != group[10, 19]
 
 
-@pytest.mark.parametrize(("family", "most"), [("FlatFault_A", 2), ("CurveFault_A", 2.5)])
-def test_published_kinds_of_maps_hardly_change(family, most):
-    maps = generate(family, 8, 2).astype(float)
-    assert np.median([np.abs(facets(one) - one).mean() for one in maps]) < most
+def test_cells_at_a_fault_and_around_it_are_of_no_group():
+    velocity = faulted()
+    velocity[5:20, 9] = velocity[5:20, 8:11].mean(1)
+    group = even_groups(velocity)
+    assert (group[7:10, 8:11] == -1).all()
+    assert (group[:4] == 0).all() and (group[:, :7] >= 0).all()
+    assert (group < 0).mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("family", "most"),
+    [("FlatFault_A", 0.1), ("FlatFault_B", 2), ("CurveFault_A", 6)],
+)
+def test_published_kinds_of_maps_are_even_in_groups(family, most):
+    for one in generate(family, 4, 2).astype(float):
+        assert off_its_groups(one, one) < most
+        assert even_groups(one).max() < GROUPS
+
+
+def test_groups_of_a_drifting_map_are_those_of_the_map():
+    drifts = faulted() + np.linspace(-2, 2, 20)
+    assert off_its_groups(faulted(), drifts) < 2
+    assert (even_groups(drifts) == even_groups(faulted())).mean() > 0.9
 
 
 def test_what_differs_little_is_one_layer():
-    near, far = (np.repeat([2000.0, 2000 + step, 3000], 8)[:, None] for step in (15, 40))
-    near, far = (np.repeat(one, 20, 1) for one in (near, far))
-    assert len(np.unique(np.rint(facets(near)))) == 4  # two layers, two rows of the interface
-    np.testing.assert_allclose(np.unique(facets(far))[[0, -1]], [2000, 3000])
-    np.testing.assert_allclose(facets(far)[12], 2040)
+    for step, layers in ((15, 2), (40, 3)):
+        velocity = np.repeat(np.repeat([2000.0, 2000 + step, 3000], 8)[:, None], 20, 1)
+        group = even_groups(velocity)
+        assert len({group[row, 9] for row in (3, 11, 20)}) == layers
 
 
-def test_thick_transitions_and_thin_layers_at_the_edge_stay():
+def test_thick_transitions_have_no_groups():
     ramp = np.repeat(np.interp(np.arange(24), [8, 16], [2000, 3000])[:, None], 20, 1)
-    np.testing.assert_allclose(facets(ramp)[8:17], ramp[8:17], atol=1)
-    thin = faulted()
-    thin[:2] = 1500
-    np.testing.assert_array_equal(facets(thin)[:2], 1500)
+    assert (even_groups(ramp)[10:15] == -1).all()
 
 
-def test_a_map_without_pieces_stays():
+def test_a_map_without_pieces_has_no_groups():
     noise = 2500 + 300 * np.random.default_rng(0).normal(size=(24, 20))
-    np.testing.assert_array_equal(facets(noise), noise)
-    even = np.full((24, 20), 2000.0)
-    np.testing.assert_array_equal(facets(even), even)
+    assert (even_groups(noise) == -1).all()
+    assert (even_groups(np.full((24, 20), 2000.0)) == 0).all()
 
 
-def test_a_column_without_layers_stays():
+def test_even_layers_are_found_from_afar():
     truth = faulted()
-    truth[:, 4] = np.linspace(1500, 4000, 24)
-    np.testing.assert_array_equal(facets(truth)[:, 4], truth[:, 4])
+    record = simulate(torch.tensor(truth[None], dtype=torch.float32), SURVEY)[0].numpy()
+    near = truth + 3 * np.sin(np.arange(20) / 3) + 2 * np.cos(np.arange(24) / 2)[:, None]
+    invert = FaultedInversion(LayeredInversion(SURVEY, stages=(Stage(3, 2, 0.5, 10.0, True),)))
+    found = invert(near, record)
+    assert np.abs(near - truth).mean() > 2
+    assert np.abs(found.velocity - truth).mean() < 0.3
+    assert found.misfit < 1e-4
+    again = invert(near, record)
+    np.testing.assert_array_equal(again.velocity, found.velocity)
 
 
-def inversion(monkeypatch, maps, misfits, **settings):
-    """The map kept, and how many inversions it took, where these are what they end at."""
-    results, ended = iter(maps), []
+def inversion(monkeypatch, free, evened, **settings):
+    """The misfit kept, and how often total variation ran, where these are what they end at."""
+    results, ended = iter(free), []
 
     def total_variation(self, start, record):
         ended.append(next(results))
-        return ended[-1]
-
-    def residuals(self, velocity):
-        near = [np.abs(one - velocity[0]).mean() for one in maps]
-        return None, np.array([misfits[int(np.argmin(near))]])
+        return np.full(SURVEY.map_shape, 2000 + ended[-1])
 
     monkeypatch.setattr(LayeredInversion, "__call__", total_variation)
-    monkeypatch.setattr(SpectralFit, "residuals", residuals)
+    monkeypatch.setattr(SpectralFit, "residuals", lambda self, maps: (None, maps[:, 0, 0] - 2000))
+    monkeypatch.setattr(
+        FaultedInversion,
+        "_evened",
+        lambda self, fit, start: [Found(start, misfit) for misfit in evened],
+    )
     record = np.ones(SURVEY.record_shape, np.float32)
     found = FaultedInversion(LayeredInversion(SURVEY), **settings)(faulted(), record)
-    return [one is found.velocity for one in maps].index(True), len(ended)
+    return pytest.approx(found.misfit), len(ended)
 
 
 def test_of_maps_that_fit_about_as_well_the_more_even_one_is_kept(monkeypatch):
-    maps = [faulted() + step for step in (9, 6, 3)]
-    assert inversion(monkeypatch, maps, [8e-5, 4e-5, 6e-5]) == (2, 3)
-    assert inversion(monkeypatch, maps, [8e-5, 4e-5, 9e-5]) == (1, 3)
-    assert inversion(monkeypatch, maps, [2e-5, 5e-5, 6e-5]) == (0, 3)
-
-
-def test_nothing_more_is_done_for_a_map_that_fits(monkeypatch):
-    maps = [faulted() + step for step in (9, 6, 3)]
-    assert inversion(monkeypatch, maps, [9e-6, 1e-7, 1e-7]) == (0, 1)
-    assert inversion(monkeypatch, maps, [8e-5, 9e-6, 1e-7]) == (1, 2)
+    assert inversion(monkeypatch, [8e-6], [4e-6, 6e-6]) == (6e-6, 1)
+    assert inversion(monkeypatch, [8e-6], [4e-6, 9e-6]) == (4e-6, 1)
+    assert inversion(monkeypatch, [2e-6], [5e-6, 6e-6]) == (2e-6, 1)
 
 
 def test_total_variation_is_tried_again_while_it_helps(monkeypatch):
-    maps = [faulted() + step for step in (60, 30, 31, 0)]
-    assert inversion(monkeypatch, maps, [9e-4, 5e-4, 4.9e-4, 1e-7], tries=3, turns=0) == (2, 3)
-    assert inversion(monkeypatch, maps, [9e-4, 9e-5, 1e-7, 1e-7], tries=3, turns=0) == (1, 2)
-    assert inversion(monkeypatch, maps, [9e-5, 1e-7, 1e-7, 1e-7], tries=3, turns=0) == (0, 1)
-
-
-def test_maps_that_are_not_of_even_layers_are_left_alone(monkeypatch):
-    truth = np.repeat(2000 + 5.0 * np.arange(24)[:, None], 20, 1)  # all of it one piece
-    observed = simulate(torch.tensor(truth[None], dtype=torch.float32), SURVEY)[0].numpy()
-    ended, starts = truth + 30, []
-    monkeypatch.setattr(
-        LayeredInversion, "__call__", lambda self, start, record: starts.append(start) or ended
-    )
-    invert = FaultedInversion(LayeredInversion(SURVEY), tries=0)
-    assert np.abs(facets(ended) - ended).mean() > invert.alike
-    np.testing.assert_array_equal(invert(truth, observed).velocity, ended)
-    assert len(starts) == 1
+    assert inversion(monkeypatch, [9e-4, 5e-4, 4.9e-4, 1e-7], [], tries=3) == (4.9e-4, 3)
+    assert inversion(monkeypatch, [9e-4, 9e-6, 1e-7], [], tries=3) == (9e-6, 2)
+    assert inversion(monkeypatch, [9e-6, 1e-7], [], tries=3) == (9e-6, 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from comp.fwi.sparse import SparseChange, differences, variation
+from comp.fwi.sparse import Pull, SparseChange, differences, variation
 
 SHAPE = (4, 5)
 
@@ -115,3 +115,73 @@ def test_refuses_a_hessian_that_is_not_positive(problem):
     hessian, *others = problem
     with pytest.raises(torch.linalg.LinAlgError):
         SparseChange(SHAPE, "cpu")(hessian - torch.eye(20), *others)
+
+
+GROUP = torch.tensor([[0, 0, 0, 0, -1], [0, 0, -1, 2, 2], [2, 2, 2, 2, 2], [2, -1, 0, 0, 0]])
+
+
+def pulled(problem):
+    hessian, gradient, velocity, weights = problem
+    generator = torch.Generator().manual_seed(1)
+    pull = Pull(GROUP, 0.5 + 0.1 * torch.rand(SHAPE, generator=generator, dtype=torch.float64))
+    return hessian, gradient, velocity, [0.1 * w for w in weights], pull
+
+
+def test_centres_are_medians_of_groups():
+    velocity = torch.arange(20, dtype=torch.float64).view(SHAPE) ** 2
+    found = Pull(GROUP, torch.ones(SHAPE)).centres(velocity)
+    for number in (0, 2):
+        middle = np.median(velocity[number == GROUP])
+        assert (found[number == GROUP] == middle).all()
+    assert torch.equal(found[GROUP < 0], velocity[GROUP < 0])
+
+
+def test_cells_are_drawn_to_their_groups_as_a_general_optimiser_does(problem):
+    hessian, gradient, velocity, weights, pull = pulled(problem)
+    found = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights, pull)
+
+    def value(change):
+        flat = change.flatten()
+        quadratic = gradient.flatten() @ flat + 0.5 * flat @ hessian @ flat
+        return float(quadratic + variation(velocity + change, weights, pull))
+
+    def smoothed(flat, rounding=1e-3):
+        both = torch.tensor(flat, requires_grad=True)
+        change, centres = both[:20], both[20:]
+        total = gradient.flatten() @ change + 0.5 * change @ hessian @ change
+        moved = velocity + change.view(SHAPE)
+        for w, d in zip(weights, differences(moved)):
+            total = total + (w * (d**2 + rounding**2).sqrt()).sum()
+        for number, centre in zip((0, 2), centres):
+            off = moved[number == GROUP] - 2000 - centre
+            weight = pull.weights[number == GROUP]
+            total = total + (weight * (off**2 + rounding**2).sqrt()).sum()
+        return total.item(), torch.autograd.grad(total, both)[0].numpy()
+
+    how = {"maxiter": 20000, "maxfun": 50000, "ftol": 1e-15, "gtol": 1e-9}
+    other = minimize(smoothed, np.zeros(22), jac=True, method="L-BFGS-B", options=how)
+    start, lowest = value(torch.zeros_like(velocity)), value(torch.tensor(other.x[:20]).view(SHAPE))
+    assert lowest < start
+    assert value(found) < lowest + 1e-3 * (start - lowest)
+    alone = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights)
+    assert value(alone) > lowest + 0.1 * (start - lowest)
+
+
+def test_a_pull_leaves_nothing_behind(problem):
+    *others, pull = pulled(problem)
+    sweeps = SparseChange(SHAPE, "cpu")
+    alone, both = sweeps(*others), sweeps(*others, pull)
+    assert torch.equal(sweeps(*others), alone)
+    assert torch.equal(sweeps(*others, pull), both)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_draws_to_groups_alike(problem):
+    hessian, gradient, velocity, weights, pull = pulled(problem)
+    expected = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights, pull)
+    on_gpu = [one.cuda() for one in (hessian, gradient, velocity)]
+    for graph in (False, True):
+        found = SparseChange(SHAPE, "cuda", graph)(
+            *on_gpu, [w.cuda() for w in weights], Pull(*(one.cuda() for one in pull))
+        )
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)

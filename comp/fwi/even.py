@@ -1,25 +1,27 @@
-"""Maps of even layers with level interfaces, as near as can be to a map that is nearly one.
+"""Which cells of a map of even layers are to have one velocity, read from a map that is nearly one.
 
 Total variation leaves layers that drift by some m/s, and interfaces whose two rows share wrongly
 what lies between: directions that a record hardly tells. What is known of published maps does.
-Cells that agree with their neighbours over three rows are a layer's and get its one velocity; those
-between two layers mix these, where an interface is level all in the same way; mixtures at faults
-stay.
+Cells that agree with their neighbours over three rows are a layer's and have its one velocity; the
+rows between two layers mix these, where an interface is level all in the same way; at faults cells
+are free.
 """
 
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from comp.fwi.velocity_layers import soft_step
+from comp.fwi.sparse import GROUPS
 
 _ALIKE = 6.0  # m/s between neighbouring cells of a piece
 _LAYER = 25.0  # m/s, less than which pieces of different layers do not differ
 _HIGH, _PIECE = 3, 15  # rows and cells of a piece, at least
 _THICK = 4  # rows between two layers, at most, where an interface is level
+_MIXED = 2  # rows on each side of a level interface, of which each is alike
 _LEVEL, _RUN = 0.35, 4  # cells by which it may rise or fall, over so many columns at least
 
 
@@ -34,28 +36,35 @@ class _Edge(NamedTuple):
     depth: float
 
 
-def facets(velocity: np.ndarray) -> np.ndarray:
-    """The map of even layers that is nearest to a map (ny, nx) in m/s.
+def even_groups(velocity: np.ndarray) -> np.ndarray:
+    """Number of the group of alike cells that each cell of a map is in.
 
-    Level interfaces are blurred as in published FlatFault maps. Cells without a layer above or
-    below stay.
+    Args:
+        velocity: (ny, nx) m/s.
+
+    Returns:
+        (ny, nx) int64 below GROUPS; layers from the slowest to the fastest, then rows of level
+        interfaces, −1 for cells on and around what cuts them.
     """
     layer, speed = _layers(velocity)
-    if not speed.size:
-        return velocity.copy()
-    above, below = _neighbours(layer)
-    jump = speed[below] - speed[above]
-    share = (velocity - speed[above]) / np.where(above == below, np.inf, jump)
-    share = share.clip(0, 1)
-    for run in _runs(_edges(layer, share)):
-        depth = np.median([edge.depth for edge in run])
-        for column, top, bottom, over, under, _ in run:
-            for row in range(max(0, top - 1), min(len(layer), bottom + 2)):
-                if top < row < bottom or layer[row, column] in (over, under):
-                    above[row, column], below[row, column] = over, under
-                    share[row, column] = soft_step(row + 0.5 - depth)
-    even = speed[above] * (1 - share) + speed[below] * share
-    return np.where((above < 0) | (below < 0), velocity, even)
+    group, count = layer.copy(), len(speed)
+    if not count:
+        return group
+    cut = np.zeros(layer.shape, bool)
+    beside = (layer[:, 1:] != layer[:, :-1]) & (layer[:, 1:] >= 0) & (layer[:, :-1] >= 0)
+    cut[:, 1:] |= beside
+    cut[:, :-1] |= beside
+    level = np.zeros(layer.shape, bool)
+    for run in sorted(_runs(_edges(velocity, layer, speed)), key=len, reverse=True):
+        upper = round(np.median([edge.depth for edge in run])) - _MIXED
+        for number, row in enumerate(range(upper, upper + 2 * _MIXED), count):
+            for column, top, bottom, above, below, _ in run if 0 <= row < len(layer) else ():
+                if top < row < bottom or layer[row, column] in (above, below):
+                    group[row, column], level[row, column] = number, True
+        count += 2 * _MIXED
+    cut = (cut & ~level) | (group < 0)
+    cut |= group >= GROUPS  # the shortest interfaces
+    return np.where(binary_dilation(cut, np.ones((3, 3))), -1, group)
 
 
 def _layers(velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,24 +103,16 @@ def _height(piece: np.ndarray) -> np.ndarray:
     return up + down - 1
 
 
-def _neighbours(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(ny, nx) the nearest layers above and below each cell, its own for a layer's; −1 for none."""
-    above, below = layer.copy(), layer.copy()
-    for row in range(1, len(layer)):
-        above[row] = np.where(above[row] < 0, above[row - 1], above[row])
-        below[-1 - row] = np.where(below[-1 - row] < 0, below[-row], below[-1 - row])
-    return above, below
-
-
-def _edges(layer: np.ndarray, share: np.ndarray) -> list[_Edge]:
+def _edges(velocity: np.ndarray, layer: np.ndarray, speed: np.ndarray) -> list[_Edge]:
     """Thin steps from layer to layer, column after column; depths by what is mixed between."""
     found = []
     for column, of in enumerate(layer.T):
         known = np.flatnonzero(of >= 0)
         for top, bottom in pairwise(known):
             if of[top] != of[bottom] and bottom - top <= _THICK + 1:
-                mixed = share[top + 1 : bottom, column]
-                depth = top + 1 + (1 - mixed).sum()
+                slow, fast = speed[of[top]], speed[of[bottom]]
+                mixed = (velocity[top + 1 : bottom, column] - slow) / (fast - slow)
+                depth = top + 1 + (1 - mixed.clip(0, 1)).sum()
                 found.append(_Edge(column, top, bottom, of[top], of[bottom], depth))
     return found
 
