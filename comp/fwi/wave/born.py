@@ -126,6 +126,8 @@ class Born:
 
         Both are of the very same derivatives. With a gradient from elsewhere, though as exact, the
         directions that the record hardly tells would get a step of its error over next to nothing.
+        And with what the slowest cell does to the sponge, that one cell is moved to make up for
+        all others: inversions of five faulted maps ended 9 m/s off, and 3 without.
 
         Takes `memory` on the device of `velocity`.
 
