@@ -58,7 +58,7 @@ def even_groups(velocity: np.ndarray) -> np.ndarray:
     for run in sorted(_runs(_edges(velocity, layer, speed)), key=len, reverse=True):
         upper = round(np.median([edge.depth for edge in run])) - _MIXED
         for number, row in enumerate(range(upper, upper + 2 * _MIXED), count):
-            for column, top, bottom, above, below, _ in run if 0 <= row < len(layer) else ():
+            for column, top, bottom, above, below, _ in run:
                 if top < row < bottom or layer[row, column] in (above, below):
                     group[row, column], level[row, column] = number, True
         count += 2 * _MIXED
@@ -110,8 +110,8 @@ def _edges(velocity: np.ndarray, layer: np.ndarray, speed: np.ndarray) -> list[_
         known = np.flatnonzero(of >= 0)
         for top, bottom in pairwise(known):
             if of[top] != of[bottom] and bottom - top <= _THICK + 1:
-                slow, fast = speed[of[top]], speed[of[bottom]]
-                mixed = (velocity[top + 1 : bottom, column] - slow) / (fast - slow)
+                above, below = speed[of[top]], speed[of[bottom]]
+                mixed = (velocity[top + 1 : bottom, column] - above) / (below - above)
                 depth = top + 1 + (1 - mixed.clip(0, 1)).sum()
                 found.append(_Edge(column, top, bottom, of[top], of[bottom], depth))
     return found

@@ -1,9 +1,9 @@
 """Inversion of a record for even layers, whatever cuts them.
 
 Total variation alone leaves layers that drift and interfaces whose rows share wrongly what lies
-between, by little enough that neighbours hardly differ. So in a few more steps cells are drawn not
-to their neighbours but to the middle of all that are to be like them (`comp.fwi.even`), as strongly
-as a record's last digits allow.
+between, by little enough that neighbours hardly differ. So in a few more steps cells are drawn less
+to their neighbours than to the middle of all that are to be like them (`comp.fwi.even`), as
+strongly as a record's last digits allow.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ class FaultedInversion:
         return next(one for one in reversed(tried) if one.misfit <= self.worse * least)
 
     def _evened(self, fit: SpectralFit, start: np.ndarray) -> list[Found]:
-        """Maps that are more and more even."""
+        """Maps after each step towards even layers."""
         velocity, damping = torch.from_numpy(start).to(self.layered.device), NEAR_DAMPING
         price, state, tried = _PRICE, fit.state(velocity), []
         while len(tried) < _EVEN.steps and state.misfit > self.layered.tolerance:

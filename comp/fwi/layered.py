@@ -36,7 +36,7 @@ from comp.fwi.wave.born import Born
 _DAMPING = (1e-7, 1e6)  # smallest and largest
 _LIMIT = 0.1  # of what structure gains, which the variation may cost
 _DECLINE = 0.5  # of the price from step to step
-_SHARE = 0.3  # of a difference within a group, beside what its cells are off it
+_SHARE = 0.3  # of differences within a group and from cells of none, beside being off a group
 _REFERENCE = 3000.0  # m/s, where a change of squared slowness counts as one of velocity
 
 
@@ -80,7 +80,8 @@ class LayeredInversion:
 
     Attributes:
         survey: of the records.
-        solver, dtype: of the simulations that the misfit and its gradient are taken from.
+        solver, dtype: of the simulations that the misfit is taken from; its derivatives are
+            those of the exact scheme in float32.
         device: of everything.
         stages: in their order.
         floor: the spectrum is divided by the wavelet's, but by no less than this share of its peak.

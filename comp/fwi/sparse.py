@@ -44,7 +44,7 @@ class Pull(NamedTuple):
         return found.to(velocity).view_as(velocity)
 
     def off(self, velocity: torch.Tensor) -> torch.Tensor:
-        """What it costs."""
+        """What it costs; a little more than with the best centres, which weights move."""
         return (self.weights * (velocity - self.centres(velocity)).abs()).sum()
 
 
@@ -72,7 +72,7 @@ class SparseChange:
         self._laplacian = laplacian(cells, even).view(size, size)
         # A graph works on the memory that it was recorded with: all that a sweep uses stays.
         self._inverse = torch.zeros_like(self._laplacian)  # times the penalty
-        self._map, self._free, self._pull = cells.new_zeros(3, *shape)
+        self._map, self._free, self._back = cells.new_zeros(3, *shape)
         both = cells.new_zeros(5, 2, *shape)
         self._moved, self._dual, self._low, self._high, self._jumps = both
         # Split − dual − b, below a row and beside a column of zeros.
@@ -113,6 +113,7 @@ class SparseChange:
             self._off.set(pull, velocity, rho)
             self._off.add_square(sum_, rho)
         factor = torch.linalg.cholesky(sum_)
+        del sum_
         # Applied hundreds of times: one product each instead of two triangular solves.
         inverse = torch.cholesky_inverse(factor)
         torch.sub(velocity, (inverse @ gradient.flatten()).view_as(velocity), out=self._free)
@@ -142,11 +143,11 @@ class SparseChange:
         """One sweep, from `_moved`, `_dual` and `_flows` to `_map` and these three."""
         flows, now = self._flows[:, 1:, 1:], self._map
         # The transpose of the differences.
-        torch.sub(self._flows[0, :-1, 1:], flows[0], out=self._pull)
-        self._pull.add_(self._flows[1, 1:, :-1]).sub_(flows[1])
+        torch.sub(self._flows[0, :-1, 1:], flows[0], out=self._back)
+        self._back.add_(self._flows[1, 1:, :-1]).sub_(flows[1])
         if pulled:
-            self._pull.add_(self._off.back().view_as(self._pull))
-        torch.addmv(self._free.view(-1), self._inverse, self._pull.view(-1), out=now.view(-1))
+            self._back.add_(self._off.back().view_as(self._back))
+        torch.addmv(self._free.view(-1), self._inverse, self._back.view(-1), out=now.view(-1))
         torch.sub(now[1:], now[:-1], out=self._jumps[0, :-1])
         torch.sub(now[:, 1:], now[:, :-1], out=self._jumps[1, :, :-1])
         self._moved.lerp_(self._dual, _RELAXED).add_(self._jumps, alpha=_RELAXED)

@@ -11,7 +11,7 @@ from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import LayeredInversion, Stage, _unknown, _velocity, _weights
 from comp.fwi.sparse import variation
-from comp.fwi.spectral import Found
+from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.wave import simulate
 
@@ -85,6 +85,29 @@ def test_variation_of_squared_slowness_is_as_large_as_of_velocity(edge):
         assert totals[0][0] == variation(velocity, [torch.ones(1)] * 2)
 
 
+def test_links_between_groups_are_free_and_cells_are_drawn_to_theirs():
+    group = torch.zeros(SURVEY.map_shape, dtype=torch.int64)
+    group[10:] = 1
+    group[:, 12] = -1
+    velocity = torch.from_numpy(blurred(faulted()))
+    (down, across), pull = _weights(velocity, Stage(3, 1, 0.5, 10.0, True), group)
+    assert (down[9] == 0).nonzero().flatten().tolist() == [x for x in range(24) if x != 12]
+    assert (down[[*range(9), *range(10, 19)]] > 0).all() and (across > 0).all()
+    assert (pull.weights > 0).all() and torch.equal(pull.group, group)
+
+
+def test_a_step_that_gains_nothing_is_not_taken(monkeypatch):
+    invert = LayeredInversion(SURVEY)
+    fit = invert.fit(1.0, record(faulted()))
+    state = fit.state(torch.from_numpy(blurred(faulted())))
+    monkeypatch.setattr(SpectralFit, "squared", lambda self, velocity: 2 * state.squared)
+    moved, damping = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
+    assert moved is state.velocity and damping >= 8**3
+    monkeypatch.setattr(SpectralFit, "squared", lambda self, velocity: 0 * state.squared)
+    moved, damping = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
+    assert moved is not state.velocity
+
+
 def test_the_truth_stays():
     found = LayeredInversion(SURVEY)(faulted(), record(faulted()))
     np.testing.assert_array_equal(found, faulted())
@@ -130,8 +153,10 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
     ("curved", "first", "again", "free", "expected", "final"),
     [
         (True, 1e-3, None, 1e-4, 4000, True),  # found at once
-        (True, 1e-2, 1e-5, 1e-4, 4002, True),  # found in what total variation leaves
-        (True, None, 1e-3, 1e-4, 2001, False),  # layers that fit worse than free cells
+        (True, 1e-2, 1e-5, 3e-5, 4002, True),  # found in what total variation leaves
+        (True, None, 1e-3, 1e-4, 2001, False),  # layers that fit much worse than free cells
+        (True, 1e-2, 4e-4, 1e-4, 4002, True),  # not much worse
+        (True, 4e-3, None, 1e-3, 4000, False),
         (True, 4e-3, 5e-3, 9e-3, 4000, False),  # nothing fits: the best of it
         (True, 1e-2, 1e-7, 9e-6, 2001, False),  # total variation was enough
         (False, 1e-3, 1e-3, 1e-2, 2001, False),

@@ -172,7 +172,10 @@ def test_a_pull_leaves_nothing_behind(problem):
     sweeps = SparseChange(SHAPE, "cpu")
     alone, both = sweeps(*others), sweeps(*others, pull)
     assert torch.equal(sweeps(*others), alone)
+    elsewhere = Pull(torch.where(GROUP == 2, -1, GROUP + 1).flipud(), pull.weights)
+    assert not torch.equal(sweeps(*others, elsewhere), both)
     assert torch.equal(sweeps(*others, pull), both)
+    assert torch.equal(sweeps(*others), alone)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -180,8 +183,12 @@ def test_a_gpu_draws_to_groups_alike(problem):
     hessian, gradient, velocity, weights, pull = pulled(problem)
     expected = SparseChange(SHAPE, "cpu")(hessian, gradient, velocity, weights, pull)
     on_gpu = [one.cuda() for one in (hessian, gradient, velocity)]
+    on_gpu.append([w.cuda() for w in weights])
+    drawn = Pull(*(one.cuda() for one in pull))
     for graph in (False, True):
-        found = SparseChange(SHAPE, "cuda", graph)(
-            *on_gpu, [w.cuda() for w in weights], Pull(*(one.cuda() for one in pull))
-        )
-        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+        sweeps = SparseChange(SHAPE, "cuda", graph)
+        alone = sweeps(*on_gpu)
+        for _ in range(2):
+            found = sweeps(*on_gpu, drawn)
+            torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(sweeps(*on_gpu), alone, rtol=0, atol=0)
