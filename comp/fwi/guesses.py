@@ -10,6 +10,7 @@ from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.flat import FlatInversion
 from comp.fwi.layered import LayeredInversion
+from comp.fwi.smooth import SmoothInversion
 from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
@@ -52,13 +53,13 @@ def guesses(
 ) -> dict[str, Method]:
     """Prior -> (start (ny, nx), record) -> guess, for the priors that have such a method.
 
-    Gauss-Newton for layered maps takes seconds a map on a GPU and an hour on a CPU: `auto` is
-    on where the device is a GPU with the memory for it. `curved` looks for layers between bent
-    interfaces first, and once more in what total variation leaves.
+    Gauss-Newton for layered and smooth maps takes seconds a map on a GPU and up to an hour on a
+    CPU: `auto` is on where the device is a GPU with the memory for it. `curved` looks for layers
+    between bent interfaces first, and once more in what total variation leaves.
     """
     how = survey, solver, dtype, device
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
-    faulted = FaultedInversion(layered)
+    faulted, smooth = FaultedInversion(layered), SmoothInversion(layered)
 
     def layers(start: np.ndarray, record: np.ndarray) -> Guess:
         found = bent(start, record) if curved else None
@@ -73,18 +74,25 @@ def guesses(
             best = free
         return Guess(best.velocity, final=best is not free and best.misfit <= _FINAL)
 
+    def smooth_field(start: np.ndarray, record: np.ndarray) -> Guess:
+        return Guess(smooth(start, record).velocity)
+
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
-    if newton == "on" or (newton == "auto" and _fits(layered)):
-        found["layered"] = layers
+    for kind, method, memory in (
+        ("layered", layers, layered.memory),
+        ("smooth", smooth_field, smooth.memory),
+    ):
+        if newton == "on" or (newton == "auto" and _fits(kind, memory, device)):
+            found[kind] = method
     return found
 
 
-def _fits(layered: LayeredInversion) -> bool:
-    """Whether it should run where it is; says so where only memory is lacking."""
-    if torch.device(layered.device).type != "cuda":
+def _fits(kind: str, memory: int, device: torch.device | str) -> bool:
+    """Whether Gauss-Newton should run where it is; says so where only memory is lacking."""
+    if torch.device(device).type != "cuda":
         return False
-    free = torch.cuda.mem_get_info(layered.device)[0]
-    if free < _ROOM * layered.memory:
-        needs = f"{_ROOM * layered.memory / 1e9:.1f} GB of GPU memory"
-        print(f"note: Gauss-Newton for layered maps takes {needs}, {free / 1e9:.1f} are free: off")
-    return free >= _ROOM * layered.memory
+    free, needed = torch.cuda.mem_get_info(device)[0], _ROOM * memory
+    if free < needed:
+        needs = f"{needed / 1e9:.1f} GB of GPU memory"
+        print(f"note: Gauss-Newton for {kind} maps takes {needs}, {free / 1e9:.1f} are free: off")
+    return free >= needed

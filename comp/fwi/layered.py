@@ -12,10 +12,7 @@ record's spectrum (`comp.fwi.wave.born`), so that thirty steps do, each of which
   interfaces that stand and so lets small ones vanish;
 - is damped until it lowers what it should (Levenberg and Marquardt).
 
-The last steps are in squared slowness. What is finer than a wave tells is mixtures: at a fault one
-cell may be wrong by what the next makes up for, and what waves see of both is the mean of 1/v².
-In velocity these directions, which are all that is still to be found, are curved: at a misfit of
-5e-5 the quadratic one was 100 times too large at the true map.
+The last steps are in squared slowness (`comp.fwi.unknowns`).
 
 A step simulates as many shots as there are receivers: 0.2 s on an H100, a minute on a CPU.
 """
@@ -28,16 +25,15 @@ import numpy as np
 import torch
 
 from comp.fwi.sparse import Pull, SparseChange, variation
-from comp.fwi.spectral import SpectralFit, State
+from comp.fwi.spectral import SpectralFit, State, newton_memory
 from comp.fwi.survey import Survey
+from comp.fwi.unknowns import REFERENCE, by_unknown, to_unknown, to_velocity
 from comp.fwi.wave import Solver
-from comp.fwi.wave.born import Born
 
 _DAMPING = (1e-7, 1e6)  # smallest and largest
 _LIMIT = 0.1  # of what structure gains, which the variation may cost
 _DECLINE = 0.5  # of the price from step to step
 _SHARE = 0.3  # of differences within a group and from cells of none, beside being off a group
-_REFERENCE = 3000.0  # m/s, where a change of squared slowness counts as one of velocity
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Stage:
     Attributes:
         highest: of the frequencies with full weight, in peak frequencies of the wavelet.
         steps: at most.
-        share: of the squared misfit that the variation is given.
+        share: of the squared misfit that the prior is given, here the variation.
         edge: m/s; a difference d counts by edge·log(1 + |d| / edge), by |d| where it is None.
         slowness: the misfit is taken to be quadratic in squared slowness rather than in velocity.
     """
@@ -107,7 +103,7 @@ class LayeredInversion:
     @property
     def memory(self) -> int:
         """Bytes on the device, beside the simulations of one map: 13 GB with official maps."""
-        return Born(self.survey, self.last).memory + 5 * 8 * (self.survey.ny * self.survey.nx) ** 2
+        return newton_memory(self.survey, self.last)
 
     @property
     def last(self) -> float:
@@ -162,7 +158,7 @@ class LayeredInversion:
                 is then mostly how far they are from that, and no matter from group to group.
         """
         velocity = state.velocity
-        unknown = _unknown(velocity, stage)
+        unknown = to_unknown(velocity, stage.slowness)
         weights, pull = _weights(velocity, stage, group)
         now = variation(unknown, weights, pull)
         factor = cost / now.clamp(min=1)
@@ -170,33 +166,33 @@ class LayeredInversion:
         pull = pull and Pull(pull.group, factor * pull.weights)
         value = state.squared + factor * now
         gradient, hessian = fit.normal(state)
-        if stage.slowness:
-            slope = (velocity / _REFERENCE) ** 3
-            gradient *= slope
-            hessian *= slope.flatten()[:, None] * slope.flatten()
+        by_unknown(gradient, hessian, velocity, stage.slowness)
         diagonal = hessian.diagonal().clone()
         scale = diagonal + 1e-2 * diagonal.mean()
         tries = 0
         while tries < self.tries and damping < _DAMPING[1]:
             hessian.diagonal().copy_(diagonal + damping * scale)
             moved = unknown + self._sparse(hessian, gradient, unknown, weights, pull)
-            change = _velocity(moved, stage) - velocity
+            change = to_velocity(moved, stage.slowness) - velocity
             if change.abs().mean() > self.typical:  # beyond what the quadratic can know
                 damping *= 8
                 continue
             tries += 1
             trial = velocity + change.clamp(-self.largest, self.largest)
             trial = trial.clamp(self.survey.min_velocity, self.survey.max_velocity)
-            varied = variation(_unknown(trial, stage), weights, pull)
+            varied = variation(to_unknown(trial, stage.slowness), weights, pull)
             if fit.squared(trial) + varied < value:
                 return trial, max(damping * 0.2, _DAMPING[0])
             damping *= 8
         return velocity, damping
 
-    def fit(self, highest: float, record: np.ndarray) -> SpectralFit:
-        """Of a record (shots, nt, receivers) up to `highest`, in peak frequencies."""
+    def fit(self, highest: float, record: np.ndarray, last: float | None = None) -> SpectralFit:
+        """Of a record (shots, nt, receivers) up to `highest`, in peak frequencies.
+
+        Behind it follows a ramp, up to `last` (Hz) at most, that of the stages where it is None.
+        """
         how = self.survey, self.solver, self.dtype, self.device
-        return SpectralFit(record, highest, *how, self.last, self.floor)
+        return SpectralFit(record, highest, *how, last or self.last, self.floor)
 
     @property
     def _sparse(self) -> SparseChange:
@@ -219,7 +215,7 @@ def _weights(
         if stage.edge:
             out /= 1 + (one - other).abs() / stage.edge
         if stage.slowness:  # velocity's difference over that of the unknown
-            out *= 2 * (one * other) ** 2 / (one + other) / _REFERENCE**3
+            out *= 2 * (one * other) ** 2 / (one + other) / REFERENCE**3
         return out
 
     links = [weight(a, b) for a, b in _neighbours(velocity)]
@@ -234,15 +230,3 @@ def _weights(
 def _neighbours(field: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Lower and upper, right and left ones."""
     return [(field[1:], field[:-1]), (field[:, 1:], field[:, :-1])]
-
-
-def _unknown(velocity: torch.Tensor, stage: Stage) -> torch.Tensor:
-    """What the stage changes, in m/s at _REFERENCE, growing with velocity."""
-    return -(_REFERENCE**3) / 2 / velocity**2 if stage.slowness else velocity
-
-
-def _velocity(unknown: torch.Tensor, stage: Stage) -> torch.Tensor:
-    """Back again; 3 · _REFERENCE for what no velocity has."""
-    if not stage.slowness:
-        return unknown
-    return (_REFERENCE**3 / 2 / (-unknown).clamp(min=_REFERENCE / 18)) ** 0.5

@@ -27,7 +27,7 @@ class Settings:
         batch: samples that advance together.
         solver: of `comp.fwi.wave.simulate`.
         precision: of the simulations; the optimiser works in float64.
-        newton: Gauss-Newton for layered maps; see `comp.fwi.guesses.guesses`.
+        newton: Gauss-Newton for layered and smooth maps; see `comp.fwi.guesses.guesses`.
         curved: layers between bent interfaces first, where they explain the record.
         search: of the optimiser.
 

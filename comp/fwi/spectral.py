@@ -34,6 +34,11 @@ class Found(NamedTuple):
     misfit: float
 
 
+def newton_memory(survey: Survey, last: float) -> int:
+    """Bytes of a step of Gauss-Newton for every cell, with frequencies up to `last` (Hz)."""
+    return Born(survey, last).memory + 5 * 8 * (survey.ny * survey.nx) ** 2
+
+
 class SpectralFit:
     """The weighted squared misfit of one record's spectrum, relative to the record's own.
 

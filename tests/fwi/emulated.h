@@ -150,7 +150,8 @@ static void call()
         (const unsigned char *)given[3], (const int *)given[4], (const int *)given[5],
         (const float *)given[6], (float *)given[7], (Kept *)given[8], (const long long *)given[9],
         (const float *)given[10], (Four *)given[11], (float *)given[12], (float *)given[13],
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]);
+        (float *)given[14], numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+        numbers[6], numbers[7]);
 }
 #endif
 #endif

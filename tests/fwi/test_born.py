@@ -20,6 +20,7 @@ SURVEY = Survey(
     source_row=1,
     receiver_row=2,
 )
+BORN = Born(SURVEY, 45)
 
 
 def steps(survey=SURVEY):
@@ -34,33 +35,43 @@ def steps(survey=SURVEY):
 @pytest.fixture(scope="module")
 def derivatives():
     """(shots, bins, receivers, cells)."""
-    return torch.stack(list(Born(SURVEY, 45).derivatives(steps()[0].float())))
+    return torch.stack(list(BORN.derivatives(steps()[0].float())))
 
 
-def difference(change, step=1.0):
-    moved = simulate(steps() + step * change, SURVEY) - simulate(steps() - step * change, SURVEY)
-    return Born(SURVEY, 45).spectrum(moved[0] / (2 * step))
+def difference(change, step=1.0, born=BORN):
+    moved = [simulate(steps() + sign * step * change, born.survey)[0] for sign in (1, -1)]
+    return born.spectrum((moved[0] - moved[1]) / (2 * step))
 
 
 # Inside, at the edges, in corners, under a source and under a receiver.
 @pytest.mark.parametrize(
-    ("row", "column", "off"),
-    [(9, 12, 0.02), (5, 4, 0.02), (9, 0, 0.02), (17, 9, 0.02), (0, 13, 0.02), (1, 20, 0.02)]
-    + [(2, 7, 0.02), (0, 0, 0.05), (17, 24, 0.05)],
+    ("row", "column"),
+    [(9, 12), (5, 4), (9, 0), (17, 9), (0, 13), (1, 20), (2, 7), (0, 0), (17, 24)],
 )
-def test_a_cells_derivative(derivatives, row, column, off):
+def test_a_cells_derivative(derivatives, row, column):
     change = torch.zeros_like(steps())
     change[0, row, column] = 1
     expected = difference(change)
     found = derivatives[..., row * SURVEY.nx + column]
-    assert (found - expected).norm() < off * expected.norm()
+    assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_all_cells_but_the_slowest_together(derivatives):
     change = (steps() > 1700).double()
     expected = difference(change)
     found = derivatives @ change.flatten().to(derivatives.dtype)
-    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("highest", [6.5, 15, 26])
+def test_of_low_frequencies_alone(highest):
+    """Of which fields hold more than is asked for, and the record's end mixes them."""
+    born = Born(replace(SURVEY, nt=500), highest)
+    change = (steps() > 1700).double()
+    expected = difference(change, born=born)
+    found = torch.stack(list(born.derivatives(steps()[0].float())))
+    found = found @ change.flatten().to(found.dtype)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_sources_and_receivers_in_one_row():
@@ -72,7 +83,7 @@ def test_sources_and_receivers_in_one_row():
     expected = born.spectrum((moved[0] - moved[1]) / 2)
     found = torch.stack(list(born.derivatives(velocity[0].float())))
     found = found @ change.flatten().to(found.dtype)
-    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_gradient_and_hessian_are_of_the_derivatives(derivatives):

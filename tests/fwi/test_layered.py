@@ -9,10 +9,11 @@ import torch
 from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
-from comp.fwi.layered import LayeredInversion, Stage, _unknown, _velocity, _weights
+from comp.fwi.layered import LayeredInversion, Stage, _weights
 from comp.fwi.sparse import variation
 from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
+from comp.fwi.unknowns import to_unknown, to_velocity
 from comp.fwi.wave import simulate
 
 SURVEY = Survey(
@@ -77,8 +78,8 @@ def test_variation_of_squared_slowness_is_as_large_as_of_velocity(edge):
     totals = []
     for slowness in (False, True):
         stage = Stage(3, 1, 0.5, edge, slowness)
-        unknown = _unknown(velocity, stage)
-        torch.testing.assert_close(_velocity(unknown, stage), velocity)
+        unknown = to_unknown(velocity, slowness)
+        torch.testing.assert_close(to_velocity(unknown, slowness), velocity)
         totals.append([variation(unknown, *_weights(velocity, stage, g)) for g in (None, group)])
     torch.testing.assert_close(*map(torch.stack, totals), rtol=1e-3, atol=0)
     if edge is None:
@@ -135,18 +136,21 @@ def test_a_map_worse_than_none_does_not_lose_its_structure():
     ("newton", "free", "names"),
     [
         ("off", 1 << 40, {"flat"}),
-        ("on", 0, {"flat", "layered"}),
-        ("auto", 1 << 40, {"flat", "layered"}),
+        ("on", 0, {"flat", "layered", "smooth"}),
+        ("auto", 1 << 40, {"flat", "layered", "smooth"}),
+        ("auto", int(1.25 * LayeredInversion(SURVEY).memory), {"flat", "layered"}),
         ("auto", 1 << 20, {"flat"}),
     ],
 )
 def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     assert set(guesses(SURVEY, "sponge", torch.float32, "cuda:0", newton)) == names
-    note = capsys.readouterr().out
-    assert ("note: Gauss-Newton" in note) == (newton == "auto" and len(names) == 1)
+    notes = capsys.readouterr().out
+    for kind in ("layered", "smooth"):
+        lacks = newton == "auto" and kind not in names
+        assert (f"note: Gauss-Newton for {kind} maps takes" in notes) == lacks
     on_cpu = guesses(SURVEY, "sponge", torch.float32, "cpu", newton)
-    assert ("layered" in on_cpu) == (newton == "on")
+    assert ("layered" in on_cpu) == ("smooth" in on_cpu) == (newton == "on")
 
 
 @pytest.mark.parametrize(

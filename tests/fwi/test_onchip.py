@@ -233,6 +233,18 @@ def test_gradients(emulated, monkeypatch, room):
     assert relative(*along) < 1e-3
 
 
+@pytest.mark.parametrize("every", [1, 7])
+def test_fields(emulated, every):
+    """Everywhere, heard or not: also where a slow cell hears nothing in time."""
+    velocity = maps(1, SMALL)
+    found = onchip.snapshots(discretise(velocity, SMALL), every)
+    scheme = discretise(velocity.double(), SMALL)
+    expected = sponge_cpu.snapshots(scheme, every)
+    assert found.shape == expected.shape == (SMALL.nt // every, SMALL.shots, 56, 72)
+    off = (found - expected).flatten(1).norm(dim=1)
+    assert (off < 2e-6 * expected.flatten(1).norm(dim=1).max()).all()
+
+
 @pytest.mark.parametrize(
     ("device", "survey", "reason"),
     [
@@ -293,6 +305,18 @@ def test_gpu_gradients_of_every_family(families):
     # The sum over repeated edges is torch's, in an order that may depend on the batch.
     torch.testing.assert_close(gradient(families[3:5]), together[3:5])
     assert torch.equal(gradient(families), together)
+
+
+@gpu
+def test_gpu_fields(families):
+    """Of shots in every column, as derivatives of records take them."""
+    survey = replace(OFFICIAL, source_columns=OFFICIAL.receiver_columns)
+    scheme = discretise(families[3:4], survey)
+    assert sponge.backend(scheme.alpha, survey) is onchip
+    found = onchip.snapshots(scheme, 20)
+    expected = sponge_cuda.snapshots(discretise(families[3:4].double(), survey), 20)
+    off = (found - expected).flatten(2).norm(dim=2)
+    assert (off < 1e-5 * expected.flatten(2).norm(dim=2).amax(0)).all()
 
 
 @gpu

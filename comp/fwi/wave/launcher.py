@@ -16,7 +16,7 @@ from comp.fwi.wave.sponge_cuda import free_memory
 SOURCE = Path(__file__).with_name("onchip.cu")
 # Warps of a block, a multiple of four: fewer hide less of the memory's latency, more have too few
 # registers for two rows of four columns a thread.
-WARPS = {"forward": 16, "keep": 16, "adjoint": 12}
+WARPS = {"forward": 16, "keep": 16, "adjoint": 12, "fields": 16}
 # Steps until the work is dealt to the warps anew.
 HOLD = 8
 # Registers of a multiprocessor.
@@ -31,8 +31,8 @@ KEPT_SHARE = 0.4
 # source's amplitude over α there; HEADROOM times that fits.
 HALF_RANGE, HEADROOM = 65504, 16
 
-# The kernels, as their definitions KEEP and ADJOINT.
-KINDS = {"forward": (0, 0), "keep": (1, 0), "adjoint": (0, 1)}
+# The kernels, as their definitions.
+KINDS = {"forward": "", "keep": "KEEP", "adjoint": "ADJOINT", "fields": "FIELDS"}
 # Bytes that the history takes for a row of 32 columns at a step.
 ROW_BYTES = 32 * 4
 
@@ -78,9 +78,9 @@ def history_scale(scheme: Scheme) -> torch.Tensor:
 class Launcher:
     """The kernels for a scheme's maps, and the tables that they read."""
 
-    def __init__(self, scheme: Scheme, tables: Saved = ()) -> None:
-        """`tables`: of another launcher for the same scheme."""
-        self._scheme = scheme
+    def __init__(self, scheme: Scheme, tables: Saved = (), lag: int = LAG) -> None:
+        """`tables`: of another launcher for the same scheme; `lag`: of what they are to be."""
+        self._scheme, self._lag = scheme, lag
         n, self._shots, self._nt = scheme.amplitude.shape
         self.fields = n * self._shots
         self._row = int(scheme.receivers[0, 0])
@@ -94,7 +94,7 @@ class Launcher:
         keep_column, keep_row = sponge_lines(scheme)
         source_columns = on_device(tuple(scheme.sources[:, 1].tolist()), device)
         times = arrivals(scheme, source_columns)
-        cut = cut_rows(scheme, times, LEAD, LAG)
+        cut = cut_rows(scheme, times, LEAD, self._lag)
         plans, blocks = -(-self._nt // HOLD), -(-self._cells()[2] * 4 // 32)
         worked_on = torch.empty(self.fields, 4, plans, blocks, dtype=torch.uint8, device=device)
         if self.fields:
@@ -161,6 +161,8 @@ class Launcher:
         record: torch.Tensor | None,
         history: torch.Tensor | None,
         *sums: torch.Tensor,
+        fields: torch.Tensor | None = None,
+        every: int = 1,
     ) -> None:
         """Run shots first … first + count − 1; `sums`: work, by_alpha, by_kappa."""
         if not count:
@@ -181,12 +183,14 @@ class Launcher:
                 work,
                 by_alpha,
                 by_kappa,
+                fields,
                 self._row,
                 *rows.span(self._scheme),
                 self._scheme.pad,
                 self._shots,
                 self._nt,
                 first,
+                every,
             ],
             self._bytes,
         )()
@@ -197,13 +201,12 @@ class Launcher:
         return nvrtc.active_clusters(function, 4, 32 * WARPS["adjoint"], self._bytes)
 
     def _function(self, kind: str, name: str = "run") -> object:
-        """A kernel of the source as compiled for "forward", "keep" or "adjoint"."""
-        keep, adjoint = KINDS[kind]
+        """A kernel of the source as compiled for one of KINDS."""
         centre, near, far = STENCIL
         definitions = {"Y": str(self._Y), "X": str(self._X), "HOLD": str(HOLD)}
         warps = WARPS[kind]
         definitions |= {"WARPS": str(warps), "REGISTERS": str(REGISTERS // warps // 256 * 8)}
         definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
-        definitions |= {"LEAD": str(LEAD), "LAG": str(LAG)}
-        definitions |= {"KEEP": str(keep), "ADJOINT": str(adjoint)}
+        definitions |= {"LEAD": str(LEAD), "LAG": str(self._lag)}
+        definitions |= {name: str(int(name == KINDS[kind])) for name in KINDS.values() if name}
         return nvrtc.load(SOURCE, name, definitions)

@@ -15,7 +15,8 @@
 //   CENTRE, NEAR, FAR     the Laplacian's weights
 //   LEAD, LAG             steps by which cells are awake before a wave arrives, and longer than one
 //                         from there can be heard
-//   KEEP, ADJOINT         1 for the kernel that keeps what the gradient needs, and for the adjoint
+//   KEEP, ADJOINT, FIELDS 1 for the kernel that keeps what the gradient needs, for the adjoint, and for
+//                         the one that writes the fields of one map's shots every few steps
 
 // Rows and columns of the larger quadrants; the others have the rest.
 #define DOWN (2 * ((Y + 3) / 4))
@@ -221,10 +222,11 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
     Four *work,                            // (launched shots, 4, DOWN, RIGHT / 4)
     float *__restrict__ by_alpha,          // (n · shots, Y, X) α·∂/∂α × scale
     float *__restrict__ by_kappa,          // (n · shots, 4) Σ κ·∂/∂κ × scale
+    float *__restrict__ fields,            // (⌊nt / every⌋, shots, Y, X) after each `every` steps, of one map
     int row,                               // of sources and receivers
     int leftmost, int width,               // columns of `inject` and `record`
     int pad,                               // cells of repeated edges on each side
-    int shots, int nt, int first_field)
+    int shots, int nt, int first_field, int every)
 {
     const int rank = cluster_rank();
     const int slot = blockIdx.x / 4, field = first_field + slot, map = field / shots;
@@ -510,6 +512,13 @@ extern "C" __global__ void CLUSTER __maxnreg__(REGISTERS) run(
             if (adding) add[(1 - parity) * RIGHT + adds] = coming;
             block_barrier();
             ++step;
+            if (FIELDS && (k + 1) % every == 0)
+                // Nobody writes to this plane's own cells before all have passed the next barrier.
+                for (int r = warp; r < ny; r += WARPS) {
+                    const long long line = ((long long)(k / every) * shots + field) * Y + mine.y(r);
+                    for (int c = threadIdx.x % 32; c < nx; c += 32)
+                        fields[line * X + mine.x(c)] = shared[next + AT(r, c)];
+                }
         }
     }
     if (adding && record) heard[(ADJOINT ? 0 : nt - 1) * width] = shared[(step & 1) * PLANE + AT(fired, adds)];

@@ -113,6 +113,17 @@ def run(scheme: Scheme, keep: bool) -> tuple[torch.Tensor, Saved]:
         return rows.at_receivers(scheme, record), (*launcher.tables, *kept) if keep else ()
 
 
+def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
+    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X)."""
+    with torch.cuda.device(scheme.alpha.device):
+        _, shots, nt = scheme.amplitude.shape
+        fields = scheme.alpha.new_empty(nt // every, shots, *scheme.alpha.shape[1:])
+        # What no receiver can hear any more is wanted too.
+        launcher, inject = Launcher(scheme, lag=nt), rows.sources(scheme)
+        launcher("fields", 0, launcher.fields, inject, None, None, fields=fields, every=every)
+        return fields
+
+
 def gradients(scheme: Scheme, saved: Saved, grad_record: torch.Tensor) -> Gradients:
     """What Σ grad_record·record changes with each coefficient.
 

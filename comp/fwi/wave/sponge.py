@@ -1,8 +1,8 @@
 """The exact forward model and its gradient: one scheme, run by a backend for each kind of device.
 
 A backend is a module with three functions: `chunk`, how many maps it takes at once, `run` and
-`gradients` over the `Scheme` of so many; `sponge_cpu` and `sponge_cuda` say what they take and
-give, and have `snapshots` of one map's fields too. `onchip` goes before where the GPU can.
+`gradients` over the `Scheme` of so many, and `snapshots` of one map's fields; `sponge_cpu` and
+`sponge_cuda` say what they take and give. `onchip` goes before where the GPU can.
 
 The gradient is that of the discrete scheme, not of a discretised adjoint equation. One step is
 
@@ -66,10 +66,12 @@ def backend(velocity: torch.Tensor, survey: Survey) -> ModuleType:
     raise InputError(f"velocity: on {velocity.device}, expected the CPU or a CUDA device")
 
 
-def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
-    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X)."""
-    engine = sponge_cpu if scheme.alpha.device.type == "cpu" else sponge_cuda
-    return engine.snapshots(scheme, every)
+def snapshots(scheme: Scheme, survey: Survey, every: int) -> torch.Tensor:
+    """Fields of one map's shots after each `every` steps, (nt // every, shots, Y, X).
+
+    `survey` is that of the scheme.
+    """
+    return backend(scheme.alpha, survey).snapshots(scheme, every)
 
 
 class _Run(torch.autograd.Function):
