@@ -14,7 +14,7 @@ record's spectrum (`comp.fwi.wave.born`), so that thirty steps do, each of which
 
 The last steps are in squared slowness (`comp.fwi.unknowns`).
 
-A step simulates as many shots as there are receivers: 0.2 s on an H100, a minute on a CPU.
+A step simulates as many shots as there are receivers: 0.13 s on an H100, a minute on a CPU.
 """
 
 import math
@@ -43,7 +43,7 @@ class Stage:
     Attributes:
         highest: of the frequencies with full weight, in peak frequencies of the wavelet.
         steps: at most.
-        share: of the squared misfit that the prior is given, here the variation.
+        share: of the squared misfit that the variation is given.
         edge: m/s; a difference d counts by edge·log(1 + |d| / edge), by |d| where it is None.
         slowness: the misfit is taken to be quadratic in squared slowness rather than in velocity.
     """

@@ -46,10 +46,10 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave.scheme import discretise
 from comp.fwi.wave.sponge import snapshots
 
-# Samples of the fields in a period of the highest frequency …
+# Samples of the fields in a period of the highest frequency.
 _SAMPLES = 4.4
-# … and so many more, in a period of the wavelet's peak frequency, that nothing of its spectrum is
-# taken for a frequency that is asked for.
+# Beyond so many peak frequencies there is next to nothing of the wavelet. What there is before must
+# not be taken, for lack of samples, for a frequency that is asked for.
 _WAVELET = 3.5
 # Periods of the peak frequency in which fields fade out.
 _FADING = 0.45
@@ -76,8 +76,8 @@ class Born:
     @property
     def every(self) -> int:
         """Time steps from one sample of the fields to the next."""
-        lowest = self.highest + _WAVELET * self.survey.peak_frequency
-        rate = max(_SAMPLES * self.highest, lowest)
+        folded = self.highest + _WAVELET * self.survey.peak_frequency
+        rate = max(_SAMPLES * self.highest, folded)
         return max(1, int(1 / (rate * self.survey.dt)))
 
     @property

@@ -1,6 +1,6 @@
 """The exact forward model and its gradient: one scheme, run by a backend for each kind of device.
 
-A backend is a module with three functions: `chunk`, how many maps it takes at once, `run` and
+A backend is a module with four functions: `chunk`, how many maps it takes at once, `run` and
 `gradients` over the `Scheme` of so many, and `snapshots` of one map's fields; `sponge_cpu` and
 `sponge_cuda` say what they take and give. `onchip` goes before where the GPU can.
 
