@@ -36,7 +36,7 @@ def main() -> None:
         "batch": "samples that advance together",
         "solver": "sponge or deepwave",
         "precision": "float32 or float64",
-        "newton": "Gauss-Newton for layers first: on, off or auto, where there is a GPU",
+        "newton": "Gauss-Newton, of the whole Hessian, first: on, off or auto, on GPUs",
     }.items():
         value = getattr(Settings, name)
         add(f"--{name}", type=type(value), default=value, help=f"{text} (default: {value})")

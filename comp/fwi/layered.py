@@ -14,7 +14,7 @@ record's spectrum (`comp.fwi.wave.born`), so that thirty steps do, each of which
 
 The last steps are in squared slowness (`comp.fwi.unknowns`).
 
-A step simulates as many shots as there are receivers: 0.13 s on an H100, a minute on a CPU.
+A step simulates a shot for each source and receiver: 0.13 s on an H100, a minute on a CPU.
 """
 
 import math

@@ -7,11 +7,12 @@ dozen of them do: low frequencies first, then in squared slowness (`comp.fwi.unk
 where float32 leaves anything of the wavelet.
 
 How much the prior is to count nobody knows beforehand. So each step is tried with several weights,
-which costs little beside the Hessian, and the largest is taken that leaves about as little of the
-misfit as any: the smoothest map that the record allows. Where none gains much, what is left is
-rounding, and fitting that would only roughen the map.
+which costs little beside the Hessian, and the largest is taken that leaves, within twice, as little
+of the squared misfit as any: the smoothest map that the record allows. Where little is gained, what
+is left is rounding, and fitting that would only roughen the map.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from comp.fwi.layered import LayeredInversion
-from comp.fwi.priors import SmoothPrior
+from comp.fwi.priors import PRIORS
 from comp.fwi.spectral import Found, SpectralFit, State, newton_memory
 from comp.fwi.unknowns import by_unknown, to_unknown, to_velocity
 
@@ -40,7 +41,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(1, 3, slowness=False), Stage(2, 3), Stage(3, 4), Stage(4, 4))
-# Of the Hessian's mean diagonal, added to it: of its smallest eigenvalues rounding has the sign.
+# Of the Hessian's mean diagonal, added to it: rounding in float32 makes eigenvalues negative.
 _ROUNDING = 1e-7
 _SMALLEST = 1e-12  # roughness, in place of zero where it divides
 
@@ -54,8 +55,7 @@ class SmoothInversion:
         stages: in their order.
         shares: of the squared misfit that the prior is given in a step's trials, falling.
         alike: the first trial is taken whose squared misfit is within this multiple of the least.
-        falls: a step that leaves more than this share of the squared misfit is not taken and ends
-            its stage.
+        falls: a step that leaves more than this share of the squared misfit is its stage's last.
         largest: m/s, change of a cell in a step, at most.
     """
 
@@ -89,20 +89,21 @@ class SmoothInversion:
                 state = fit.state(velocity)
             for _ in range(stage.steps):
                 if state.misfit <= self.layered.tolerance:
-                    break
+                    return Found(state.velocity.cpu().numpy(), state.misfit)
                 last, state = state, self._step(fit, stage, state)
-                if state is last:
+                if state.squared > self.falls * last.squared:
                     break
             velocity = state.velocity
         return Found(velocity.cpu().numpy(), state.misfit)
 
     def _step(self, fit: SpectralFit, stage: Stage, state: State) -> State:
-        """The next map's state, the same where no trial's squared misfit falls enough."""
+        """The next map's state, the same where no trial's squared misfit falls."""
         tried = self._trials(fit, stage, state)
-        least = min((float(one.squared) for one in tried), default=np.inf)
-        if least > self.falls * float(state.squared):
+        least = min((float(one.squared) for one in tried), default=math.inf)
+        if least >= float(state.squared):
             return state
-        return next(one for one in tried if one.squared <= self.alike * least)
+        limit = min(self.alike * least, float(state.squared))
+        return next(one for one in tried if one.squared <= limit)
 
     def _trials(self, fit: SpectralFit, stage: Stage, state: State) -> list[State]:
         """Of the maps that suit best with less and less of the prior."""
@@ -133,4 +134,4 @@ def _precision(shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     """(ny·nx, ny·nx) float64 second derivative of the smooth prior's penalty."""
     size = shape[0] * shape[1]
     cells = torch.eye(size, dtype=torch.float64, device=device).view(size, *shape)
-    return SmoothPrior().penalty(cells)[1].view(size, size)
+    return PRIORS["smooth"].penalty(cells)[1].view(size, size)

@@ -12,12 +12,15 @@ REFERENCE = 3000.0  # m/s, where a change of squared slowness counts as one of v
 
 
 def to_unknown(velocity: torch.Tensor, slowness: bool) -> torch.Tensor:
-    """Velocity itself or, of `slowness`, what is in m/s at REFERENCE and grows with velocity."""
+    """What stands for velocities of any shape, m/s: themselves or, with `slowness`, −1/v².
+
+    That is scaled so that a change at REFERENCE counts as the one of velocity, m/s, that it is.
+    """
     return -(REFERENCE**3) / 2 / velocity**2 if slowness else velocity
 
 
 def to_velocity(unknown: torch.Tensor, slowness: bool) -> torch.Tensor:
-    """Back again; 3 · REFERENCE for what no velocity has."""
+    """The velocities, m/s, that `to_unknown` gives these for; 3 · REFERENCE where none does."""
     if not slowness:
         return unknown
     return (REFERENCE**3 / 2 / (-unknown).clamp(min=REFERENCE / 18)) ** 0.5
@@ -26,9 +29,13 @@ def to_velocity(unknown: torch.Tensor, slowness: bool) -> torch.Tensor:
 def by_unknown(
     gradient: torch.Tensor, hessian: torch.Tensor, velocity: torch.Tensor, slowness: bool
 ) -> None:
-    """Turn a gradient (ny, nx) and a Hessian (ny·nx, ny·nx) by velocity into those by the unknown.
+    """Turn derivatives by velocity, m/s, into those by its `to_unknown`, in place.
 
-    In place; of the Hessian as Gauss and Newton have it, without the unknown's own curvature.
+    Args:
+        gradient: (ny, nx).
+        hessian: (ny·nx, ny·nx) of Gauss and Newton, so without the unknown's own curvature.
+        velocity: (ny, nx) where they were taken.
+        slowness: as in `to_unknown`.
     """
     if slowness:
         slope = (velocity / REFERENCE) ** 3

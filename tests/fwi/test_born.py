@@ -63,9 +63,9 @@ def test_all_cells_but_the_slowest_together(derivatives):
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
-@pytest.mark.parametrize("highest", [6.5, 15, 26])
-def test_of_low_frequencies_alone(highest):
-    """Of which fields hold more than is asked for, and the record's end mixes them."""
+@pytest.mark.parametrize("highest", [6.5, 15, 26, 60])
+def test_up_to_other_frequencies(highest):
+    """Of low ones fields hold more than is asked for, and the record's end mixes them."""
     born = Born(replace(SURVEY, nt=500), highest)
     change = (steps() > 1700).double()
     expected = difference(change, born=born)

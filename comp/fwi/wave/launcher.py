@@ -79,7 +79,13 @@ class Launcher:
     """The kernels for a scheme's maps, and the tables that they read."""
 
     def __init__(self, scheme: Scheme, tables: Saved = (), lag: int = LAG) -> None:
-        """`tables`: of another launcher for the same scheme; `lag`: of what they are to be."""
+        """For a scheme's maps.
+
+        Args:
+            scheme: of them.
+            tables: of another launcher for the same scheme and lag; made where there are none.
+            lag: steps for which a cell is worked on after it can last be heard.
+        """
         self._scheme, self._lag = scheme, lag
         n, self._shots, self._nt = scheme.amplitude.shape
         self.fields = n * self._shots
@@ -208,5 +214,5 @@ class Launcher:
         definitions |= {"WARPS": str(warps), "REGISTERS": str(REGISTERS // warps // 256 * 8)}
         definitions |= {"CENTRE": repr(centre), "NEAR": f"({near!r})", "FAR": f"({far!r})"}
         definitions |= {"LEAD": str(LEAD), "LAG": str(self._lag)}
-        definitions |= {name: str(int(name == KINDS[kind])) for name in KINDS.values() if name}
+        definitions |= {flag: str(int(flag == KINDS[kind])) for flag in KINDS.values() if flag}
         return nvrtc.load(SOURCE, name, definitions)

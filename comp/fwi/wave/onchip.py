@@ -30,6 +30,8 @@ TOGETHER = 53_152_000
 SHARED_BYTES = 227 * 1024
 # Where waves need more steps for a cell than at this Courant number, LEAD and LAG are too few.
 LEAST_COURANT = 0.14
+# Steps, in place of LAG where what no receiver hears is wanted too.
+FOREVER = 1_000_000
 
 
 def fits(velocity: torch.Tensor, survey: Survey) -> bool:
@@ -118,8 +120,7 @@ def snapshots(scheme: Scheme, every: int) -> torch.Tensor:
     with torch.cuda.device(scheme.alpha.device):
         _, shots, nt = scheme.amplitude.shape
         fields = scheme.alpha.new_empty(nt // every, shots, *scheme.alpha.shape[1:])
-        # What no receiver can hear any more is wanted too.
-        launcher, inject = Launcher(scheme, lag=nt), rows.sources(scheme)
+        launcher, inject = Launcher(scheme, lag=FOREVER), rows.sources(scheme)
         launcher("fields", 0, launcher.fields, inject, None, None, fields=fields, every=every)
         return fields
 
