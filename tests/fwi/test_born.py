@@ -53,7 +53,7 @@ def test_a_cells_derivative(derivatives, row, column):
     change[0, row, column] = 1
     expected = difference(change)
     found = derivatives[..., row * SURVEY.nx + column]
-    assert (found - expected).norm() < 1e-3 * expected.norm()
+    assert (found - expected).norm() < 2e-3 * expected.norm()
 
 
 def test_all_cells_but_the_slowest_together(derivatives):

@@ -93,9 +93,12 @@ class Born:
 
     @property
     def pulse(self) -> np.ndarray:
-        """(nt,) a Gaussian that is down by half at `highest`."""
+        """(nt,) a Gaussian that is down by half at `highest`.
+
+        No later than it must be: what comes after the record's end is lost.
+        """
         width = math.sqrt(2 * math.log(2)) / (2 * math.pi * self.highest)
-        late = np.arange(self.survey.nt) * self.survey.dt / width - 5
+        late = np.arange(self.survey.nt) * self.survey.dt / width - 4
         return np.exp(-(late**2) / 2)
 
     @property
