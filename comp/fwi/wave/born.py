@@ -26,9 +26,9 @@ leaves all frequencies in.
 Fields are known up to the record's end only, and break off there, so what a cell scatters is wrong
 after it; with few frequencies that error spreads to all times. Therefore ten bins more are taken
 than are asked for, as many as the fading of the record mixes, which matters most where the wavelet
-is strong, and fields fade out, which matters where it is weak. In the time that takes nothing comes
-of them before the record's own fading. Without both, derivatives of bins near 15 Hz were off by 2 %
-with the official survey, those below 4 Hz by 10 to 100 %, those near 45 Hz by as much.
+is strong, and fields fade out, which matters where it is weak: what they hold in that time is heard
+when the record itself has all but faded. Without both, derivatives of bins near 15 Hz were off by
+2 % with the official survey, those below 4 Hz by 10 to 100 %, those near 45 Hz by as much.
 
 All of the sponge counts: it is what the map's edges continue into. With half of it, fading out,
 derivatives by edge cells are off by 14 to 33 % of their norm over all frequencies weighted alike,
