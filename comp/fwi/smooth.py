@@ -81,12 +81,9 @@ class SmoothInversion:
         survey = self.layered.survey
         velocity = torch.from_numpy(start.astype(np.float64)).to(self.layered.device)
         velocity = velocity.clamp(survey.min_velocity, survey.max_velocity)
-        reach = None
         for stage in self.stages:
-            if stage.highest != reach:
-                reach = stage.highest
-                fit = self.layered.fit(reach, record, self.last)
-                state = fit.state(velocity)
+            fit = self.layered.fit(stage.highest, record, self.last)
+            state = fit.state(velocity)
             for _ in range(stage.steps):
                 if state.misfit <= self.layered.tolerance:
                     return Found(state.velocity.cpu().numpy(), state.misfit)
