@@ -37,6 +37,7 @@ from comp.core.errors import InputError, run_script
 from comp.core.feed import Feed, made_batches
 from comp.core.files import save_npy
 from comp.core.folds import write_folds
+from comp.core.graphs import record
 from comp.core.loading import Positions, make_loader, to_device
 from comp.core.optim import lr_factor, set_lr
 from comp.core.trainer import Trainer
@@ -141,6 +142,7 @@ def measure(step, device: torch.device, batch_size: int, args: argparse.Namespac
 def ours(trainer: Trainer, args: argparse.Namespace) -> Rate:
     """The steps of `Trainer._run`, without what comes between epochs."""
     device, config, batches = trainer.accelerator.device, trainer.config, trainer.batches()
+    record(trainer)
     loader = Timed(iter(make_loader(trainer.data, batches, config.loader, device)), device)
     made = made_batches(trainer.task, loader, batches, device)
     feed = Feed(made, device, config.loader.ahead)
@@ -243,7 +245,8 @@ def compare(path: str, folder: Path, args: argparse.Namespace) -> str:
         f"{100 * found.stall:8.1f}{found.memory / 2**30:9.2f}{plain.memory / 2**30:10.2f}"
         f"{operations / 1e9:9.2f}{used}{made.samples:9.1f}"
         f"{100 * max(0.0, 1 - made.samples / found.samples):7.1f}  {config.train.precision}"
-        f"{', compiled' if config.train.compile else ''}, batch {config.train.batch_size}"
+        f"{', compiled' if config.train.compile else ''}{', graphs' if config.train.graph else ''}"
+        f", batch {config.train.batch_size}"
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
-from comp.core.loading import StepBatches, derive_seed, to_device
+from comp.core.config import LoaderConfig
+from comp.core.loading import Positions, StepBatches, derive_seed, make_loader, to_device
 from comp.core.task import Batch, Task
 
 Item = tuple[int, Batch]
@@ -20,6 +22,12 @@ def made_batches(
             batch = to_device(next(loader), device)
             seed = derive_seed(batches.seed, step, batches.slot(micro))
             yield seed, task.training_batch(batch, torch.Generator().manual_seed(seed))
+
+
+def one_batch(task: Task, data: Dataset, size: int, device: torch.device) -> Batch:
+    """The first so many samples as a micro-batch of training, to see what one takes."""
+    (batch,) = make_loader(data, [Positions(range(size), 0)], LoaderConfig(workers=0), device)
+    return task.training_batch(to_device(batch, device), torch.Generator().manual_seed(0))
 
 
 class Feed(Iterator[Item]):

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from comp.core.config import LoaderConfig
-from comp.core.loading import Positions, make_loader, to_device
+from comp.core.feed import one_batch
 
 if TYPE_CHECKING:
     from comp.core.trainer import Trainer
@@ -31,6 +30,7 @@ def describe_shortage(trainer: "Trainer") -> str:
 def _fits(trainer: "Trainer", size: int) -> bool:
     """Whether forward and backward of so many samples fit beside what the optimizer keeps."""
     device, task, network = trainer.accelerator.device, trainer.task, trainer.plain
+    network.forward = trainer.forward  # a recorded one takes one size only
     trainer.optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -38,9 +38,7 @@ def _fits(trainer: "Trainer", size: int) -> bool:
         room = []
         if not trainer.optimizer.state:  # before the first step: two moments of every weight
             room = [torch.empty_like(weight) for weight in network.parameters() for _ in range(2)]
-        batches = [Positions(range(size), 0)]
-        (batch,) = make_loader(trainer.data, batches, LoaderConfig(workers=0), device)
-        batch = task.training_batch(to_device(batch, device), torch.Generator().manual_seed(0))
+        batch = one_batch(task, trainer.data, size, device)
         # The last step's loss, all terms of which are in.
         task.loss(network(*task.inputs(batch)), batch, 1.0)["loss"].backward()
         del room

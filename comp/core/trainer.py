@@ -12,15 +12,16 @@ from traceback import clear_frames
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
+from comp.core.average import Average
 from comp.core.checkpoint import load_state, load_weights, save_state
 from comp.core.config import dump_config
 from comp.core.errors import InputError
 from comp.core.feed import Feed, made_batches
 from comp.core.files import save_npy, write_json
 from comp.core.folds import fold_rows
+from comp.core.graphs import record
 from comp.core.loading import (
     StepBatches,
     derive_seed,
@@ -83,10 +84,9 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(
             network, build_optimizer(network, self.config.optim, self.accelerator.device)
         )
-        self.plain = network
-        self.average = None
-        if self.settings.ema is not None:
-            self.average = ModelEmaV3(network, decay=self.settings.ema, use_warmup=True)
+        self.plain, self.forward = network, network.forward
+        self.weights = list(network.parameters())
+        self.average = Average(network, self.settings.ema) if self.settings.ema else None
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0
         self.began = time.time()  # or so long before, as earlier starts of this fit took
         self.epoch_steps = len(self.data) // self.settings.batch_size
@@ -146,6 +146,7 @@ class Trainer:
     def _run(self, progress: Progress, stop: StopRequest) -> None:
         batches = self.batches()
         device, how = self.accelerator.device, self.config.loader
+        record(self)
         loader = iter(make_loader(self.data, batches, how, device))
         feed = Feed(made_batches(self.task, loader, batches, device), device, how.ahead)
         watch = LossWatch(self.accelerator.gather, strict=self.settings.precision != "fp16")
@@ -209,9 +210,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + term.detach().float() / accumulate
             if not last:
                 feed.prefetch()
-        norm = self.accelerator.clip_grad_norm_(
-            self.model.parameters(), self.settings.clip or math.inf
-        )
+        norm = self.accelerator.clip_grad_norm_(self.weights, self.settings.clip or math.inf)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average:

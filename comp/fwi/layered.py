@@ -46,6 +46,7 @@ class Stage:
         share: of the squared misfit that the variation is given.
         edge: m/s; a difference d counts by edge·log(1 + |d| / edge), by |d| where it is None.
         slowness: the misfit is taken to be quadratic in squared slowness rather than in velocity.
+        enough: relative L2 misfit at which it has nothing to add.
     """
 
     highest: float
@@ -53,11 +54,12 @@ class Stage:
     share: float
     edge: float | None = None
     slowness: bool = False
+    enough: float = 0.0
 
 
 STAGES = (
-    Stage(1 / 3, 2, 0.1),
-    Stage(7 / 15, 2, 0.1),
+    Stage(1 / 3, 2, 0.1, enough=0.03),
+    Stage(7 / 15, 2, 0.1, enough=0.03),
     Stage(2 / 3, 2, 0.1),
     Stage(14 / 15, 2, 0.5),
     Stage(4 / 3, 2, 0.5),
@@ -128,6 +130,9 @@ class LayeredInversion:
                 state = fit.state(velocity)
                 if state.misfit <= self.tolerance:
                     return velocity.cpu().numpy()
+                if state.misfit <= stage.enough:
+                    damping = min(damping, NEAR_DAMPING)
+                    break
                 last = velocity
                 # The variation's price. With a misfit that does not fall it must fall itself, or
                 # it would hold the misfit up.

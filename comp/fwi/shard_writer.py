@@ -30,8 +30,10 @@ from comp.fwi.survey import OFFICIAL, Survey
 _OPEN = "writing.json"
 _POLL = 0.5  # seconds between looks at what the other processes have done
 _HALF_MAX = float(np.finfo(np.float16).max)
+_SEALERS = 2  # one takes checksums of 1,400 samples a second, fewer than a GPU simulates
 
 ItemT = TypeVar("ItemT")
+Chunk = tuple[torch.Tensor | None, np.ndarray]  # records as they are stored, maps
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,14 @@ def _write_missing(
         for shard in missing:
             shard_file(folder, shard.name, "json").unlink(missing_ok=True)
     bar = progress(rows, rows - still, hidden=not share.first)
-    with bar as advance, ThreadPoolExecutor(1) as sealer:
+    with bar as advance, ThreadPoolExecutor(_SEALERS) as sealer:
         share.open_for_others(folder / _OPEN)
         sealed = []
-        for shard in missing:
-            if shard.name not in mine:
-                continue
-            arrays = _write_arrays(folder, survey, shard, advance)
+        ours = [shard for shard in missing if shard.name in mine]
+        # Over the ends of shards, so that the next one's first maps are made meanwhile.
+        chunks = _ahead(chunk for shard in ours for chunk in _encoded(shard))
+        for shard in ours:
+            arrays = _write_arrays(folder, survey, shard, chunks, advance)
             # Checksums are taken while the next shard is in the making.
             sealed.append(sealer.submit(_seal, folder, shard, arrays, recipes[shard.name]))
             if share.first:
@@ -212,9 +215,13 @@ def _finished(folder: Path, name: str, recipe: dict[str, Any]) -> bool:
 
 
 def _write_arrays(
-    folder: Path, survey: Survey, shard: Shard, advance: Callable[[int, int], None]
+    folder: Path,
+    survey: Survey,
+    shard: Shard,
+    chunks: Iterator[Chunk],
+    advance: Callable[[int, int], None],
 ) -> dict[str, np.memmap]:
-    """Write a shard's arrays; returns them by their kind."""
+    """Write a shard's arrays from the chunks that come next; returns them by their kind."""
     kinds = {"velocity": (np.float32, survey.map_shape)}
     if shard.records:
         kinds["shots"] = (np.float16, survey.record_shape)
@@ -225,12 +232,12 @@ def _write_arrays(
             for kind, (dtype, shape) in kinds.items()
         }
         row = 0
-        for records, maps in _ahead(shard.chunks()):
+        while row < shard.rows:
+            records, maps = next(chunks)
             part = slice(row, row + len(maps))
-            if shard.records:
-                _encode(records, arrays["shots"][part], shard.files[0], row)
+            if records is not None:
+                torch.from_numpy(arrays["shots"][part]).copy_(records)  # on several cores
                 drop_pages(arrays["shots"])
-            check_velocity(maps, shard.files[1], row)
             arrays["velocity"][part] = maps
             row = part.stop
             advance(len(maps), sum(array[part].nbytes for array in arrays.values()))
@@ -259,8 +266,17 @@ def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict
     write_json(shard_file(folder, shard.name, "json"), sidecar)
 
 
-def _encode(records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, first_row: int) -> None:
-    """Check `records` and write them to `out` as scaled float16, rounded where they are."""
+def _encoded(shard: Shard) -> Iterator[Chunk]:
+    """A shard's chunks, checked and as they are stored."""
+    row = 0
+    for records, maps in shard.chunks():
+        check_velocity(maps, shard.files[1], row)
+        yield _encode(records, shard.files[0], row) if shard.records else None, maps
+        row += len(maps)
+
+
+def _encode(records: np.ndarray | torch.Tensor, path: str, first_row: int) -> torch.Tensor:
+    """Checked records as scaled float16 on the host, rounded where they are."""
     if isinstance(records, np.ndarray):
         records = torch.from_numpy(records if records.flags.writeable else records.copy())
     peak = check_records(records, path, first_row)
@@ -268,4 +284,7 @@ def _encode(records: np.ndarray | torch.Tensor, out: np.ndarray, path: str, firs
         row = int(np.argmax(peak))
         what = f"amplitude {peak[row]:g}, expected at most {_HALF_MAX / AMPLITUDE_SCALE:g}"
         raise InputError(f"{path}: row {first_row + row}: {what} to fit into float16")
-    torch.from_numpy(out).copy_((records * AMPLITUDE_SCALE).half())
+    half = (records * AMPLITUDE_SCALE).half()
+    if not half.is_cuda:
+        return half
+    return torch.empty_like(half, device="cpu", pin_memory=True).copy_(half)

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     slowness: bool = True
 
 
-STAGES = (Stage(1, 3, slowness=False), Stage(2, 3), Stage(3, 4), Stage(4, 4))
+STAGES = (Stage(1, 2, slowness=False), Stage(2, 3), Stage(3, 4), Stage(4, 8))
 # Of the Hessian's mean diagonal, added to it: rounding in float32 makes eigenvalues negative.
 _ROUNDING = 1e-7
 _SMALLEST = 1e-12  # roughness, in place of zero where it divides

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from toy import ToyTask, toy_config
 
 from comp.core.checkpoint import load_state
@@ -230,6 +231,42 @@ def test_tta_is_the_mean_of_the_views(tmp_path):
     np.testing.assert_allclose(load_predictions(outs[False]).values, plain, rtol=1e-5, atol=1e-6)
     mean = ((plain + negated) / 2).numpy()
     np.testing.assert_allclose(load_predictions(outs[True]).values, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_are_timms(tmp_path):
+    config = toy_config(tmp_path, train={"ema": 0.9}, batch_norm=True)
+    trainer = Trainer(ToyTask(config), 0, tmp_path / "x")
+    expected = ModelEmaV3(trainer.plain, decay=0.9, use_warmup=True)
+    step = trainer.train_step
+
+    def both(feed):
+        found = step(feed)
+        expected.update(trainer.plain, step=trainer.step)
+        return found
+
+    trainer.train_step = both
+    trainer.fit()
+    averaged, plain = trainer.network.state_dict(), trainer.plain.state_dict()
+    assert any("num_batches_tracked" in name for name in averaged)
+    for name, value in expected.module.state_dict().items():
+        assert torch.equal(averaged[name], value), name
+    assert any(not torch.equal(averaged[name], value) for name, value in plain.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_graphs_train_as_launches_do(tmp_path):
+    def fitted(graph):
+        train = {"ema": 0.9, "graph": graph}
+        config = toy_config(tmp_path / str(graph), train=train, batch_norm=True, dropout=0.3)
+        trainer = Trainer(ToyTask(config), 0, config.folder)
+        first = trainer.forward
+        trainer.fit()
+        assert (trainer.plain.forward == first) == (not graph)
+        return trainer.network.state_dict()
+
+    graphs, launches = fitted(True), fitted(False)
+    for name, value in launches.items():
+        torch.testing.assert_close(graphs[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_log_lines_are_json(tmp_path):

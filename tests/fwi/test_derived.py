@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import affine_transform
 
 from comp.core.errors import InputError
+from comp.fwi import derived
 from comp.fwi.derived import BLEND_WEIGHTS, KINDS, Draw, Parents, derive, draw
 from comp.fwi.velocity import generate
 
@@ -113,6 +115,23 @@ def test_a_warp_shifts_turns_and_repeats_the_edge():
     np.testing.assert_allclose(found[-3:, 5], SMOOTH[0, -1, 3], rtol=1e-6)
     turned = derive(single(np.array([[0, 1.0, 0], [1, 0, 0]])), LAYERED[:1], LAYERED[:1])[0]
     np.testing.assert_array_equal(turned, LAYERED[0].T)
+
+
+@pytest.mark.parametrize("maps", [LAYERED, SMOOTH], ids=["layered", "smooth"])
+def test_plain_and_mirrored_maps_are_what_resampling_gives(maps, monkeypatch):
+    one = drawn(20, ["blend", "mirror"])
+    found, resampled = apply(one, maps), []
+
+    def transform(*args, **how):
+        resampled.append(1)
+        return affine_transform(*args, **how)
+
+    monkeypatch.setattr(derived, "affine_transform", transform)
+    assert (apply(one, maps) == found).all() and not resampled  # none is needed
+    monkeypatch.setattr(derived, "_PLAIN", np.full((2, 3), np.nan))
+    monkeypatch.setattr(derived, "_mirror", lambda shape: np.full((2, 3), np.nan))
+    np.testing.assert_array_equal(apply(one, maps), found)
+    assert len(resampled) >= 20
 
 
 def test_warps_are_small_and_about_the_middle():
