@@ -8,7 +8,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,19 @@ def new_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> Iterator[np.m
         array = np.lib.format.open_memmap(partial, mode="r+")
         yield array
         array.flush()
+
+
+@contextlib.contextmanager
+def growing_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> Iterator[BinaryIO]:
+    """Yield a file to write the values of a new `.npy` to, all of them and in their order.
+
+    It appears at `path` only when the block ends well. A memmap costs twice as much, since its
+    pages are zeroed and mapped before they are written.
+    """
+    about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        yield file
 
 
 def reserve_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> None:

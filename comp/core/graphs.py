@@ -26,8 +26,9 @@ def record(trainer: "Trainer") -> None:
         return
     inputs = trainer.task.inputs(one_batch(trainer.task, trainer.data, trainer.micro_size, device))
     kept = [buffer.clone() for buffer in network.buffers()]
-    # Of their own memory, which every batch is copied to.
-    torch.cuda.make_graphed_callables(network, tuple(part.clone() for part in inputs))
+    with torch.cuda.device(device):  # whose streams record
+        # Of their own memory, which every batch is copied to.
+        torch.cuda.make_graphed_callables(network, tuple(part.clone() for part in inputs))
     with torch.no_grad():
         for buffer, before in zip(network.buffers(), kept):
             buffer.copy_(before)

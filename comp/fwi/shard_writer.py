@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from comp.core.claims import exclusive, refuse_other_recipe
 from comp.core.errors import InputError
-from comp.core.files import drop_pages, new_npy, read_json, sha256, write_json
+from comp.core.files import growing_npy, read_json, sha256, write_json
 from comp.core.lineage import Lineage, write_lineage
 from comp.core.share import Share
 from comp.fwi.checks import check_records, check_velocity
@@ -33,7 +33,7 @@ _HALF_MAX = float(np.finfo(np.float16).max)
 _SEALERS = 2  # one takes checksums of 1,400 samples a second, fewer than a GPU simulates
 
 ItemT = TypeVar("ItemT")
-Chunk = tuple[torch.Tensor | None, np.ndarray]  # records as they are stored, maps
+Chunk = dict[str, np.ndarray]  # rows of each kind of array, as they are stored
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def _write_missing(
         # Over the ends of shards, so that the next one's first maps are made meanwhile.
         chunks = _ahead(chunk for shard in ours for chunk in _encoded(shard))
         for shard in ours:
-            arrays = _write_arrays(folder, survey, shard, chunks, advance)
+            _write_arrays(folder, survey, shard, chunks, advance)
             # Checksums are taken while the next shard is in the making.
-            sealed.append(sealer.submit(_seal, folder, shard, arrays, recipes[shard.name]))
+            sealed.append(sealer.submit(_seal, folder, survey, shard, recipes[shard.name]))
             if share.first:
                 others = _still_missing(folder, others, advance)
         for each in sealed:
@@ -214,34 +214,36 @@ def _finished(folder: Path, name: str, recipe: dict[str, Any]) -> bool:
     return all(f.exists() and f.stat().st_size == entry[k]["bytes"] for k, f in files.items())
 
 
+def _kinds(survey: Survey, shard: Shard) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Dtype and shape of each array of a shard."""
+    kinds = {"velocity": (np.dtype(np.float32), (shard.rows, *survey.map_shape))}
+    if shard.records:
+        kinds["shots"] = (np.dtype(np.float16), (shard.rows, *survey.record_shape))
+    return kinds
+
+
 def _write_arrays(
     folder: Path,
     survey: Survey,
     shard: Shard,
     chunks: Iterator[Chunk],
     advance: Callable[[int, int], None],
-) -> dict[str, np.memmap]:
-    """Write a shard's arrays from the chunks that come next; returns them by their kind."""
-    kinds = {"velocity": (np.float32, survey.map_shape)}
-    if shard.records:
-        kinds["shots"] = (np.float16, survey.record_shape)
-    paths = {kind: shard_file(folder, shard.name, f"{kind}.npy") for kind in kinds}
+) -> None:
+    """Write a shard's arrays from the chunks that come next."""
     with contextlib.ExitStack() as stack:
-        arrays = {
-            kind: stack.enter_context(new_npy(paths[kind], (shard.rows, *shape), dtype))
-            for kind, (dtype, shape) in kinds.items()
+        files = {
+            kind: stack.enter_context(
+                growing_npy(shard_file(folder, shard.name, f"{kind}.npy"), shape, dtype)
+            )
+            for kind, (dtype, shape) in _kinds(survey, shard).items()
         }
         row = 0
         while row < shard.rows:
-            records, maps = next(chunks)
-            part = slice(row, row + len(maps))
-            if records is not None:
-                torch.from_numpy(arrays["shots"][part]).copy_(records)  # on several cores
-                drop_pages(arrays["shots"])
-            arrays["velocity"][part] = maps
-            row = part.stop
-            advance(len(maps), sum(array[part].nbytes for array in arrays.values()))
-    return arrays
+            chunk, size = next(chunks), 0
+            for kind, file in files.items():
+                size += file.write(chunk[kind].data)
+            row += len(chunk["velocity"])
+            advance(len(chunk["velocity"]), size)
 
 
 def _ahead(items: Iterable[ItemT]) -> Iterator[ItemT]:
@@ -254,13 +256,12 @@ def _ahead(items: Iterable[ItemT]) -> Iterator[ItemT]:
             yield item
 
 
-def _seal(folder: Path, shard: Shard, arrays: dict[str, np.memmap], recipe: dict[str, Any]) -> None:
+def _seal(folder: Path, survey: Survey, shard: Shard, recipe: dict[str, Any]) -> None:
     """Write the entry by which a shard on disk counts as finished."""
     entries: dict[str, ArrayEntry | None] = {"shots": None}
-    for kind, array in arrays.items():
+    for kind, (dtype, shape) in _kinds(survey, shard).items():
         path = shard_file(folder, shard.name, f"{kind}.npy")
-        size = path.stat().st_size
-        entries[kind] = ArrayEntry(str(array.dtype), array.shape, size, sha256(path))
+        entries[kind] = ArrayEntry(str(dtype), shape, path.stat().st_size, sha256(path))
     about = (shard.name, shard.family, shard.source, shard.group, shard.rows, AMPLITUDE_SCALE)
     sidecar = {**asdict(ShardEntry(*about, **entries)), "recipe": recipe}
     write_json(shard_file(folder, shard.name, "json"), sidecar)
@@ -271,11 +272,14 @@ def _encoded(shard: Shard) -> Iterator[Chunk]:
     row = 0
     for records, maps in shard.chunks():
         check_velocity(maps, shard.files[1], row)
-        yield _encode(records, shard.files[0], row) if shard.records else None, maps
+        chunk = {"velocity": np.ascontiguousarray(maps, np.float32)}
+        if shard.records:
+            chunk["shots"] = _encode(records, shard.files[0], row)
+        yield chunk
         row += len(maps)
 
 
-def _encode(records: np.ndarray | torch.Tensor, path: str, first_row: int) -> torch.Tensor:
+def _encode(records: np.ndarray | torch.Tensor, path: str, first_row: int) -> np.ndarray:
     """Checked records as scaled float16 on the host, rounded where they are."""
     if isinstance(records, np.ndarray):
         records = torch.from_numpy(records if records.flags.writeable else records.copy())
@@ -285,6 +289,6 @@ def _encode(records: np.ndarray | torch.Tensor, path: str, first_row: int) -> to
         what = f"amplitude {peak[row]:g}, expected at most {_HALF_MAX / AMPLITUDE_SCALE:g}"
         raise InputError(f"{path}: row {first_row + row}: {what} to fit into float16")
     half = (records * AMPLITUDE_SCALE).half()
-    if not half.is_cuda:
-        return half
-    return torch.empty_like(half, device="cpu", pin_memory=True).copy_(half)
+    if half.is_cuda:
+        half = torch.empty_like(half, device="cpu", pin_memory=True).copy_(half)
+    return half.contiguous().numpy()

@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 
 from comp.core.errors import InputError
-from comp.core.files import atomic_path, new_npy, open_npy, read_json, save_npy, write_json
+from comp.core.files import (
+    atomic_path,
+    growing_npy,
+    new_npy,
+    open_npy,
+    read_json,
+    save_npy,
+    write_json,
+)
 from comp.core.predictions import load_predictions, save_predictions
 
 
@@ -33,16 +41,37 @@ def test_new_npy_appears_only_when_complete(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_full_disk_under_a_memmap_is_an_error_and_not_a_crash(tmp_path):
+def test_a_growing_npy_is_what_numpy_saves_and_appears_only_when_complete(tmp_path):
+    values, path = np.arange(24, dtype=np.float16).reshape(4, 3, 2), tmp_path / "a.npy"
+    with growing_npy(path, values.shape, np.float16) as file:
+        for part in (values[:1], values[1:]):
+            file.write(part.data)
+            assert not path.exists()
+    np.save(tmp_path / "saved.npy", values)
+    assert path.read_bytes() == (tmp_path / "saved.npy").read_bytes()
+    with pytest.raises(KeyError), growing_npy(tmp_path / "b.npy", (3, 2), np.float32):
+        raise KeyError
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "saved.npy"]
+
+
+WAYS = {
+    "new_npy": "array[:] = 1",
+    "growing_npy": "array.write(np.ones(100_000, np.float32).data)",
+}
+
+
+@pytest.mark.parametrize(("way", "fill"), WAYS.items(), ids=list(WAYS))
+def test_a_full_disk_is_an_error_and_not_a_crash(tmp_path, way, fill):
     script = textwrap.dedent(f"""
         import resource, signal
+        import numpy as np
         from comp.core.errors import run_script
-        from comp.core.files import new_npy
+        from comp.core.files import {way}
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         def main():
-            with new_npy({str(tmp_path / "big.npy")!r}, (100_000,), "f4") as array:
-                array[:] = 1
+            with {way}({str(tmp_path / "big.npy")!r}, (100_000,), "f4") as array:
+                {fill}
         run_script(main)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
