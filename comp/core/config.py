@@ -5,16 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from comp.core.errors import InputError
 from comp.core.files import write_text
@@ -83,7 +74,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory format of the network")
     compile: bool = Field(False, description="torch.compile the network")
     graph: bool = Field(
-        False, description="GPU: replay the network as CUDA graphs: small ones at small batches"
+        False, description="one GPU: replay the network as CUDA graphs; for small ones and batches"
     )
     start_from: str | None = Field(
         None, description="run folder or .safetensors whose weights of the same fold to start from"
@@ -99,13 +90,6 @@ class TrainConfig(Section):
     checkpoint_every: int | None = Field(None, ge=1, description="steps; also after validation")
     log_every: int = Field(10, ge=1, description="steps between log lines")
     tensorboard: bool = Field(False, description="also write TensorBoard events")
-
-    @field_validator("graph")
-    @classmethod
-    def _check_graph(cls, graph: bool, info: ValidationInfo) -> bool:
-        if graph and (info.data.get("compile") or info.data.get("accumulate", 1) > 1):
-            raise ValueError("takes false with train.compile or train.accumulate above 1")
-        return graph
 
     def probes(self, mixes: bool) -> int:
         """How many training samples are scored beside validation, if training mixes samples."""
