@@ -12,6 +12,8 @@ configs=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do configs+=("$1"); shift; done
 [ ${#configs[@]} -gt 0 ] || { echo "error: no config given, expected configs/fwi/….yaml" >&2; exit 2; }
 [ $# -eq 0 ] || shift
+twice=$(printf '%s\n' "${configs[@]%%,*}" | sort | uniq -d) # a run is named after its config
+[ -z "$twice" ] || { echo "error: $twice: given twice, expected each config once" >&2; exit 2; }
 data=data/openfwi6 out=runs/table record=$COMP_SAMPLE_DATA/kaggle_waveform_test
 
 run() { # print a command as it could be typed, then run it

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from pydantic import Field, ValidationInfo, field_validator
 from timm.models import group_parameters
 from torch import nn
 
+from comp.core.config import Section
 from comp.core.errors import InputError
 
 # For the few models whose authors gave none, such as MetaFormer: timm's convnets have these names.
@@ -40,11 +42,20 @@ class BackboneNetwork(nn.Module):
         return {f"backbone.{name}" for name in named}
 
 
-def check_one_source(weights: str | None, pretrained: bool | None) -> str | None:
-    """`weights` themselves; raises ValueError where `pretrained` asks for others too."""
-    if weights is not None and pretrained:
-        raise ValueError("takes null where model.pretrained is true: one source of weights")
-    return weights
+class InitialWeights(Section):
+    """Where the weights that a network begins with come from, in the networks' configs."""
+
+    pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
+    weights: str | None = Field(
+        None, description="local file with timm's weights of the backbone, classifier included"
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        if weights is not None and info.data.get("pretrained"):
+            raise ValueError("takes null where model.pretrained is true: one source of weights")
+        return weights
 
 
 def make_backbone(

@@ -11,6 +11,9 @@ from comp.fwi.wave import Solver, simulate
 from comp.fwi.wave.born import Born
 
 _LAST = 1.3  # weights fall to zero at this multiple of the highest frequency
+# Square in a map's cells and in float64, that a step has beside the derivatives: the Hessian, its
+# factor or inverse, the prior's or the sweeps' part of it, and two in passing.
+_MATRICES = 5
 _BATCH = 64  # maps whose spectra are taken at once; 1.2 GB with their transforms
 
 
@@ -36,7 +39,7 @@ class Found(NamedTuple):
 
 def newton_memory(survey: Survey, last: float) -> int:
     """Bytes of a step of Gauss-Newton for every cell, with frequencies up to `last` (Hz)."""
-    return Born(survey, last).memory + 5 * 8 * (survey.ny * survey.nx) ** 2
+    return Born(survey, last).memory + _MATRICES * 8 * (survey.ny * survey.nx) ** 2
 
 
 class SpectralFit:

@@ -7,8 +7,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from comp.core.backbone import BackboneNetwork, check_one_source, make_backbone
-from comp.core.config import Section
+from comp.core.backbone import BackboneNetwork, InitialWeights, make_backbone
 from comp.core.errors import InputError
 from comp.core.mixing import Blend, Mix, mix
 from comp.image.activations import (
@@ -22,14 +21,10 @@ from comp.image.heads import Head
 from comp.image.pooling import Places, PoolingName, make_pooling, replace_pooling
 
 
-class ModelConfig(Section):
+class ModelConfig(InitialWeights):
     """The network."""
 
     backbone: str = Field("efficientnet_b0", description="timm model, with or without a tag")
-    pretrained: bool = Field(False, description="start from timm's weights (downloads them)")
-    weights: str | None = Field(
-        None, description="local file with timm's weights of the backbone, classifier included"
-    )
     activation: Activation | None = Field(
         None, description="in place of all the backbone's activations, null to keep them"
     )
@@ -41,11 +36,6 @@ class ModelConfig(Section):
     mix_stage: int | None = Field(
         None, ge=0, description="stage behind which samples are mixed, 0 the finest; null: nowhere"
     )
-
-    @field_validator("weights")
-    @classmethod
-    def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return check_one_source(weights, info.data.get("pretrained"))
 
     @field_validator("pooling")
     @classmethod

@@ -4,34 +4,24 @@ import math
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from comp.core.backbone import BackboneNetwork, check_backbone, check_one_source, make_backbone
-from comp.core.config import Section
+from comp.core.backbone import BackboneNetwork, InitialWeights, check_backbone, make_backbone
 from comp.fwi.survey import Survey
 
 HeadT = TypeVar("HeadT", nn.Conv2d, nn.Linear)
 Side = Annotated[int, Field(ge=8)]
 
 
-class BackboneConfig(Section):
+class BackboneConfig(InitialWeights):
     """What every network around a timm backbone can be told."""
 
     backbone: str = Field(description="timm model, with or without a tag")
-    pretrained: bool = Field(False, description="start from timm's weights (downloads them)")
-    weights: str | None = Field(
-        None, description="local file with timm's weights of the backbone, classifier included"
-    )
     gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block")
     grad_checkpointing: bool = Field(False, description="save memory, compute the backbone twice")
-
-    @field_validator("weights")
-    @classmethod
-    def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return check_one_source(weights, info.data.get("pretrained"))
 
 
 class Network(BackboneNetwork):

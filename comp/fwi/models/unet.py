@@ -6,20 +6,22 @@ from typing import Any, Literal
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import nn
 from torch.nn import functional as F
 
-from comp.core.backbone import check_one_source, make_backbone
-from comp.core.config import Section
+from comp.core.backbone import InitialWeights, make_backbone
 from comp.core.errors import InputError
 from comp.fwi.models.parts import Side, ToVelocity, compress, in_float32, pad_to
 from comp.fwi.survey import OFFICIAL_COLUMNS, Survey
 
 
-class UNetConfig(Section):
-    """Any encoder and decoder of segmentation-models-pytorch's UNet, on pooled records."""
+class UNetConfig(InitialWeights):
+    """Any encoder and decoder of segmentation-models-pytorch's UNet, on pooled records.
+
+    `weights` are of encoders of timm's, `tu-…`, alone.
+    """
 
     name: Literal["unet"] = Field("unet", description="architecture")
     encoder: str = Field("resnet18", description="segmentation-models-pytorch encoder")
@@ -28,15 +30,6 @@ class UNetConfig(Section):
     first_skip: bool = Field(True, description="hand the encoder's finest features across")
     input_size: tuple[Side, Side] = Field((96, 96), description="pooled record: time, receivers")
     gain: float = Field(0.0, ge=0, description="k of sign(x)·log(1 + k|x|) on records, 0: linear")
-    pretrained: bool = Field(False, description="start from ImageNet weights (downloads them)")
-    weights: str | None = Field(
-        None, description="local file with timm's weights of a tu- encoder, classifier included"
-    )
-
-    @field_validator("weights")
-    @classmethod
-    def _check_one_source(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return check_one_source(weights, info.data.get("pretrained"))
 
 
 class PooledUNet(nn.Module):
