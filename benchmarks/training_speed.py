@@ -19,6 +19,7 @@ MFU       floating-point operations of forward and backward, counted by torch, Ã
 """
 
 import argparse
+import gc
 import itertools
 import tempfile
 import time
@@ -233,6 +234,8 @@ def compare(path: str, folder: Path, args: argparse.Namespace) -> str:
     found, task = ours(stored, args), stored.task
     samples = len(stored.train_rows)
     del stored  # its memory is not the notebook's
+    gc.collect()  # of recorded graphs, which hold each other
+    torch.cuda.empty_cache()
     plain = notebook(task, folder, device, args)
     online = trainer(f"online.samples={samples}", "online.stored=false", "online.generated=1")
     made = ours(online, args)

@@ -8,7 +8,8 @@ from torch import nn
 class Average(ModelEmaV3):
     """timm's, with the tensors to be averaged found once.
 
-    Listing a network's state anew takes longer than a small network's forward pass.
+    Listing a network's state anew takes longer than a small network's forward pass. So tensors of
+    the state must be changed in place, as torch's own modules and optimizers do.
 
     Attributes:
         module: the averaged network, in evaluation mode.

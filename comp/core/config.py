@@ -74,7 +74,9 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory format of the network")
     compile: bool = Field(False, description="torch.compile the network")
     graph: bool = Field(
-        False, description="one GPU: replay the network as CUDA graphs; for small ones and batches"
+        False,
+        description="on one GPU, replay the network as CUDA graphs: for small networks; not with "
+        "compile or accumulate",
     )
     start_from: str | None = Field(
         None, description="run folder or .safetensors whose weights of the same fold to start from"

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -132,10 +133,14 @@ def growing_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> Iterator[
     It appears at `path` only when the block ends well. A memmap costs twice as much, since its
     pages are zeroed and mapped before they are written.
     """
-    about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    kind, shape = np.dtype(dtype), tuple(map(int, shape))
+    about = {"descr": kind.str, "fortran_order": False, "shape": shape}
     with atomic_path(path) as partial, open(partial, "wb") as file:
         np.lib.format.write_array_header_1_0(file, about)
+        end = file.tell() + math.prod(shape) * kind.itemsize
         yield file
+        if file.tell() != end:
+            raise ValueError(f"{path}: {file.tell()} bytes were written, expected {end}")
 
 
 def reserve_npy(path: str | Path, shape: Sequence[int], dtype: Any) -> None:

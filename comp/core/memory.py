@@ -1,5 +1,6 @@
 """When the GPU's memory does not suffice: which micro-batch would, found by trying."""
 
+import gc
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +31,8 @@ def describe_shortage(trainer: "Trainer") -> str:
 def _fits(trainer: "Trainer", size: int) -> bool:
     """Whether forward and backward of so many samples fit beside what the optimizer keeps."""
     device, task, network = trainer.accelerator.device, trainer.task, trainer.plain
-    network.forward = trainer.forward  # a recorded one takes one size only
+    network.forward = trainer.first_forward  # a recorded one takes one size only …
+    gc.collect()  # … and holds its memory
     trainer.optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.empty_cache()

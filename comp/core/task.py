@@ -174,6 +174,11 @@ class Task(ABC):
     def plain_batch(self, batch: Batch) -> Batch:
         """Cast on the device, for validation and prediction."""
 
+    @property
+    def fixed_inputs(self) -> bool:
+        """Whether `inputs` of training are tensors, of the same shapes in every batch of a size."""
+        return True
+
     @abstractmethod
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """The network's arguments, from a batch as the two functions above leave it."""

@@ -84,7 +84,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(
             network, build_optimizer(network, self.config.optim, self.accelerator.device)
         )
-        self.plain, self.forward = network, network.forward
+        self.plain, self.first_forward = network, network.forward
         self.weights = list(network.parameters())
         self.average = Average(network, self.settings.ema) if self.settings.ema else None
         self.step, self.best, self.best_step, self.stale = 0, None, 0, 0

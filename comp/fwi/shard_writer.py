@@ -135,6 +135,7 @@ def _write_missing(
             sealed.append(sealer.submit(_seal, folder, survey, shard, recipes[shard.name]))
             if share.first:
                 others = _still_missing(folder, others, advance)
+        next(chunks, None)  # where nothing must come any more
         for each in sealed:
             each.result()
         while share.first and others:
@@ -268,15 +269,20 @@ def _seal(folder: Path, survey: Survey, shard: Shard, recipe: dict[str, Any]) ->
 
 
 def _encoded(shard: Shard) -> Iterator[Chunk]:
-    """A shard's chunks, checked and as they are stored."""
+    """A shard's chunks, checked and as they are stored; raises InputError if they lack rows."""
     row = 0
     for records, maps in shard.chunks():
         check_velocity(maps, shard.files[1], row)
+        row += len(maps)
+        if row > shard.rows:  # of a file that has changed since its rows were counted
+            break
         chunk = {"velocity": np.ascontiguousarray(maps, np.float32)}
         if shard.records:
-            chunk["shots"] = _encode(records, shard.files[0], row)
+            chunk["shots"] = _encode(records, shard.files[0], row - len(maps))
         yield chunk
-        row += len(maps)
+    if row != shard.rows:
+        found = f"{row} or more" if row > shard.rows else row
+        raise InputError(f"{shard.files[1]}: {found} maps, expected {shard.rows}")
 
 
 def _encode(records: np.ndarray | torch.Tensor, path: str, first_row: int) -> np.ndarray:

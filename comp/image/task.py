@@ -153,6 +153,10 @@ class ImageTask(Task):
     def mixes(self) -> bool:
         return self.config.mix.kind != "none"
 
+    @property
+    def fixed_inputs(self) -> bool:
+        return self.config.mix.kind != "feature"  # whose draw goes into the network
+
     def training_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         return mix_batch(self.plain_batch(batch), self.config.mix, generator)
 

@@ -1,6 +1,7 @@
 """The trainer on a toy task: resume, accumulation, early stop, non-finite loss."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from comp.core.checkpoint import load_state
 from comp.core.config import apply_overrides, dump_config, parse_config
 from comp.core.errors import InputError
 from comp.core.folds import fold_rows
+from comp.core.graphs import record
 from comp.core.predict import fold_folder, load_network, new_accelerator, predict, predict_oof
 from comp.core.predictions import load_predictions
 from comp.core.runs import read_log
@@ -253,15 +255,29 @@ def test_averaged_weights_are_timms(tmp_path):
     assert any(not torch.equal(averaged[name], value) for name, value in plain.items())
 
 
+@pytest.mark.parametrize(
+    ("train", "processes", "fixed"),
+    [({"accumulate": 2}, 1, True), ({"compile": True}, 1, True), ({}, 2, True), ({}, 1, False)],
+)
+def test_graphs_step_aside_where_they_cannot_be(tmp_path, capsys, train, processes, fixed):
+    settings = toy_config(tmp_path, train={"graph": True, **train}).train
+    accelerator = SimpleNamespace(
+        device=torch.device("cuda"), num_processes=processes, print=lambda text: print(text)
+    )
+    task = SimpleNamespace(fixed_inputs=fixed)  # anything else that it were asked would fail
+    record(SimpleNamespace(plain=None, settings=settings, accelerator=accelerator, task=task))
+    assert "note: train.graph: off, it takes one process" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_recorded_graphs_train_as_launches_do(tmp_path):
     def fitted(graph):
         train = {"ema": 0.9, "graph": graph}
         config = toy_config(tmp_path / str(graph), train=train, batch_norm=True, dropout=0.3)
+        fit(ToyTask(config), 1, config.folder)  # whose graphs must not be in the way of the next
         trainer = Trainer(ToyTask(config), 0, config.folder)
-        first = trainer.forward
         trainer.fit()
-        assert (trainer.plain.forward == first) == (not graph)
+        assert (trainer.plain.forward == trainer.first_forward) == (not graph)
         return trainer.network.state_dict()
 
     graphs, launches = fitted(True), fitted(False)

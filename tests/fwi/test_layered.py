@@ -9,7 +9,7 @@ import torch
 from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
-from comp.fwi.layered import LayeredInversion, Stage, _weights
+from comp.fwi.layered import NEAR_DAMPING, LayeredInversion, Stage, _weights
 from comp.fwi.sparse import variation
 from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
@@ -107,6 +107,25 @@ def test_a_step_that_gains_nothing_is_not_taken(monkeypatch):
     monkeypatch.setattr(SpectralFit, "squared", lambda self, velocity: 0 * state.squared)
     moved, damping = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
     assert moved is not state.velocity
+
+
+def test_a_stage_is_passed_over_where_the_misfit_is_low_enough(monkeypatch):
+    def found(enough):
+        tried.clear()
+        stages = Stage(1 / 3, 2, 0.1, enough=enough), Stage(1.0, 1, 0.5)
+        return LayeredInversion(SURVEY, stages=stages)(blurred(faulted()), record(faulted()))
+
+    step, tried = LayeredInversion.step, []
+
+    def noted(self, fit, stage, state, cost, damping):
+        tried.append((stage.highest, damping))
+        return step(self, fit, stage, state, cost, damping)
+
+    monkeypatch.setattr(LayeredInversion, "step", noted)
+    found(0.0)
+    assert tried[:2] != [(1.0, NEAR_DAMPING)] and tried[0] == (1 / 3, 1.0)
+    found(1.0)
+    assert tried == [(1.0, NEAR_DAMPING)]
 
 
 def test_the_truth_stays():
