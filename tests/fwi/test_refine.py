@@ -19,6 +19,7 @@ from comp.core.files import save_npy
 from comp.core.predictions import load_predictions, save_predictions
 from comp.core.share import Share
 from comp.core.signals import Stopped
+from comp.fwi import refining
 from comp.fwi.maps import Maps
 from comp.fwi.refine import Refiner, Sample, Settings, energy
 from comp.fwi.refining import open_records, refine_file
@@ -321,6 +322,17 @@ def test_what_the_time_does_not_suffice_for_keeps_its_prediction(files, tmp_path
     assert contents(out.parent) == contents(tmp_path / "straight")
     with pytest.raises(InputError, match=r"hours: got -1, expected 0 or more"):
         refine_file(*files, out, QUICK, survey=TINY, hours=-1)
+
+
+def test_what_gains_most_in_a_second_comes_first(files, tmp_path, monkeypatch):
+    kinds = iter(["layered", "flat", "layered", "smooth", "layered"] + 3 * ["layered"])
+    monkeypatch.setattr(refining, "route", lambda *_: next(kinds))
+    clock = iter([0.0, 0.0, 0.0, 0.0, 4000.0])
+    monkeypatch.setattr("comp.fwi.refining.time.monotonic", lambda: next(clock))
+    out = tmp_path / "q.npy"
+    assert refine_file(*files, out, QUICK, survey=TINY, hours=1) == 2
+    table = pd.read_csv(out.with_suffix(".refined.csv"), keep_default_na=False)
+    assert table["prior"].tolist() == ["layered", "flat", "", "smooth", ""]
 
 
 def test_the_launchers_variables(monkeypatch):
