@@ -1,7 +1,11 @@
-"""What a person sees of a fit: one bar with the numbers people watch, the log, TensorBoard."""
+"""What a person sees of a fit: one bar with the numbers people watch, the log, TensorBoard.
+
+And of data being written: a bar over samples.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -92,3 +96,21 @@ class Progress:
             self._log.write(step=step, epoch=round(step / self._epoch_steps, 3), **values)
         if self._send:
             self._send(values, step=step)
+
+
+@contextmanager
+def sample_bar(
+    total: int, initial: int = 0, hidden: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
+    start, size = time.monotonic(), 0
+    with tqdm(total=total, initial=initial, unit=" samples", disable=hidden) as bar:
+
+        def advance(samples: int, nbytes: int) -> None:
+            nonlocal size
+            size += nbytes
+            rate = size / 1e6 / max(time.monotonic() - start, 1e-3)
+            bar.set_postfix_str(f"{rate:.0f} MB/s", refresh=False)
+            bar.update(samples)
+
+        yield advance

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from comp.core.claims import exclusive, refuse_other_recipe
 from comp.core.errors import InputError
 from comp.core.files import growing_npy, read_json, sha256, write_json
 from comp.core.lineage import Lineage, write_lineage
+from comp.core.progress import sample_bar
 from comp.core.share import Share
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.shards import AMPLITUDE_SCALE, FORMAT_VERSION, ArrayEntry, ShardEntry, shard_file
@@ -122,7 +122,7 @@ def _write_missing(
     if share.first:  # what is left of a broken shard must not look finished
         for shard in missing:
             shard_file(folder, shard.name, "json").unlink(missing_ok=True)
-    bar = progress(rows, rows - still, hidden=not share.first)
+    bar = sample_bar(rows, rows - still, hidden=not share.first)
     with bar as advance, ThreadPoolExecutor(_SEALERS) as sealer:
         share.open_for_others(folder / _OPEN)
         sealed = []
@@ -158,24 +158,6 @@ def _still_missing(
             shard.rows, sum(entry[kind]["bytes"] for kind in ("shots", "velocity") if entry[kind])
         )
     return missing
-
-
-@contextlib.contextmanager
-def progress(
-    total: int, initial: int = 0, hidden: bool = False
-) -> Iterator[Callable[[int, int], None]]:
-    """A bar over samples with MB/s; tell the yielded function (samples, bytes) as they are done."""
-    start, size = time.monotonic(), 0
-    with tqdm(total=total, initial=initial, unit=" samples", disable=hidden) as bar:
-
-        def advance(samples: int, nbytes: int) -> None:
-            nonlocal size
-            size += nbytes
-            rate = size / 1e6 / max(time.monotonic() - start, 1e-3)
-            bar.set_postfix_str(f"{rate:.0f} MB/s", refresh=False)
-            bar.update(samples)
-
-        yield advance
 
 
 def full_recipe(survey: Survey, shard: Shard) -> dict[str, Any]:
@@ -271,15 +253,18 @@ def _seal(folder: Path, survey: Survey, shard: Shard, recipe: dict[str, Any]) ->
 def _encoded(shard: Shard) -> Iterator[Chunk]:
     """A shard's chunks, checked and as they are stored; raises InputError if they lack rows."""
     row = 0
-    for records, maps in shard.chunks():
-        check_velocity(maps, shard.files[1], row)
-        row += len(maps)
-        if row > shard.rows:  # of a file that has changed since its rows were counted
-            break
-        chunk = {"velocity": np.ascontiguousarray(maps, np.float32)}
-        if shard.records:
-            chunk["shots"] = _encode(records, shard.files[0], row - len(maps))
-        yield chunk
+    try:
+        for records, maps in shard.chunks():
+            check_velocity(maps, shard.files[1], row)
+            row += len(maps)
+            if row > shard.rows:  # of a file that has changed since its rows were counted
+                break
+            chunk = {"velocity": np.ascontiguousarray(maps, np.float32)}
+            if shard.records:
+                chunk["shots"] = _encode(records, shard.files[0], row - len(maps))
+            yield chunk
+    except OSError as error:  # or it would be taken for one of writing
+        raise InputError(f"{shard.files[0]}: {error.strerror or error}") from error
     if row != shard.rows:
         found = f"{row} or more" if row > shard.rows else row
         raise InputError(f"{shard.files[1]}: {found} maps, expected {shard.rows}")

@@ -17,17 +17,13 @@ from comp.core.errors import InputError
 from comp.core.files import new_npy, read_json, save_npy, write_json
 from comp.core.lineage import join_lineages
 from comp.core.predictions import Predictions, write_ids
+from comp.core.progress import sample_bar
 from comp.core.share import Share
 from comp.core.submission import write_submission
 from comp.core.threads import share_cores
 from comp.fwi.checks import check_records, check_velocity
 from comp.fwi.maps import Maps
-from comp.fwi.shard_writer import (
-    Shard,
-    full_recipe,
-    progress,
-    write_shards,
-)
+from comp.fwi.shard_writer import Shard, full_recipe, write_shards
 from comp.fwi.submission import FwiLayout
 from comp.fwi.survey import OFFICIAL, Survey
 from comp.fwi.wave import simulate
@@ -133,7 +129,7 @@ def write_test(
     ids = hex_ids(total, seed)
     order = np.argsort(ids)
     place = np.argsort(order)  # row in the truth, where ids are sorted
-    with exclusive(out), progress(total) as advance:
+    with exclusive(out), sample_bar(total) as advance:
         recipes = {part.name: full_recipe(survey, _shard(part, simulator)) for part in maps}
         _claim(out, {"seed": seed, **recipes}, set(ids))
         first = 0

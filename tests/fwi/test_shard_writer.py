@@ -50,3 +50,13 @@ def test_rows_that_lack_or_are_too_many_are_named_and_go_to_no_other(tmp_path, s
         name, entry = path.name[0], json.loads(path.read_text())
         values = np.load(tmp_path / "shards" / f"{name}.velocity.npy")
         assert len(values) == entry["rows"] and (values == 1500 + 10 * ord(name)).all()
+
+
+def test_a_source_that_cannot_be_read_is_named_and_not_the_file_being_written(tmp_path):
+    def lost():
+        yield from shard("a", 8, [3]).chunks()
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(InputError, match=r"^a\.data: Input/output error$"):
+        write_shards(tmp_path, TINY, [replace(shard("a", 8, []), chunks=lost)])
+    assert not list(tmp_path.rglob("*.partial"))
