@@ -7,12 +7,13 @@ record's spectrum (`comp.fwi.wave.born`), so that thirty steps do, each of which
 - takes more of the spectrum than the last: low frequencies first, for which a wrong map is still
   near enough (Bunks et al., 1995), and all of them weighted alike rather than as the wavelet has
   them, since the few below 5 Hz say most of deep layers;
-- minimises the quadratic misfit with total variation, whose share of the misfit grows, and towards
-  the end with its logarithmic form (Candès, Wakin and Boyd, 2008), which takes nothing off
-  interfaces that stand and so lets small ones vanish;
+- minimises the quadratic misfit with total variation, whose share of the misfit grows, and at the
+  end with its logarithmic form (Candès, Wakin and Boyd, 2008), which takes nothing off interfaces
+  that stand and so lets small ones vanish: not while many stand wrongly, which it would hold on to;
 - is damped until it lowers what it should (Levenberg and Marquardt).
 
-The last steps are in squared slowness (`comp.fwi.unknowns`).
+Steps above twice the wavelet's peak frequency are in squared slowness (`comp.fwi.unknowns`), and
+steps that have nothing to add to a map as near as the start are left out.
 
 A step simulates a shot for each source and receiver: 0.13 s on an H100, a minute on a CPU.
 """
@@ -58,14 +59,15 @@ class Stage:
 
 
 STAGES = (
-    Stage(1 / 3, 2, 0.1, enough=0.03),
-    Stage(7 / 15, 2, 0.1, enough=0.03),
+    Stage(1 / 3, 2, 0.1, enough=0.1),
+    Stage(7 / 15, 2, 0.1, enough=0.1),
     Stage(2 / 3, 2, 0.1),
     Stage(14 / 15, 2, 0.5),
     Stage(4 / 3, 2, 0.5),
-    Stage(2, 2, 2.0, 100.0, True),
-    Stage(3, 3, 2.0, 100.0, True),
-    Stage(3, 3, 2.0, 30.0, True),
+    Stage(2, 4, 0.5, None, True, enough=3e-5),
+    Stage(3, 4, 0.5, None, True, enough=1e-5),
+    Stage(3, 2, 2.0, 100.0, True),
+    Stage(3, 2, 2.0, 30.0, True),
     Stage(3, 10, 2.0, 10.0, True),
 )
 # From a start that is near already, with the first damping.
