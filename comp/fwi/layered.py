@@ -12,8 +12,8 @@ record's spectrum (`comp.fwi.wave.born`), so that thirty steps do, each of which
   that stand and so lets small ones vanish: not while many stand wrongly, which it would hold on to;
 - is damped until it lowers what it should (Levenberg and Marquardt).
 
-Steps above twice the wavelet's peak frequency are in squared slowness (`comp.fwi.unknowns`), and
-steps that have nothing to add to a map as near as the start are left out.
+From twice the wavelet's peak frequency on steps are in squared slowness (`comp.fwi.unknowns`).
+Those that have nothing to add to a map as near as it is already are left out.
 
 A step simulates a shot for each source and receiver: 0.13 s on an H100, a minute on a CPU.
 """
