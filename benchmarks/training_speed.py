@@ -35,11 +35,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from comp.core.errors import InputError, run_script
-from comp.core.feed import Feed, made_batches
+from comp.core.feed import Feed, made_batches, one_batch
 from comp.core.files import save_npy
 from comp.core.folds import write_folds
 from comp.core.graphs import record
-from comp.core.loading import Positions, make_loader, to_device
+from comp.core.loading import make_loader
 from comp.core.optim import lr_factor, set_lr
 from comp.core.trainer import Trainer
 from comp.core.watch import LossWatch
@@ -204,8 +204,7 @@ def notebook(task, folder: Path, device: torch.device, args: argparse.Namespace)
 def flops(trainer: Trainer) -> float:
     """Floating-point operations of forward and backward a sample."""
     device, size = trainer.accelerator.device, min(2, trainer.micro_size)
-    batch = trainer.data.collate(trainer.data.__getitems__(Positions(range(size), 0)))
-    batch = trainer.task.training_batch(to_device(batch, device), torch.Generator().manual_seed(0))
+    batch = one_batch(trainer.task, trainer.data, size, device)
     with FlopCounterMode(display=False) as counter:
         output = trainer.plain(*trainer.task.inputs(batch))
         output.float().mean().backward()

@@ -18,6 +18,8 @@ def describe_shortage(trainer: "Trainer") -> str:
     first. Gradients are lost.
     """
     settings = trainer.settings
+    trainer.plain.forward = trainer.first_forward  # a recorded one takes one size only …
+    gc.collect()  # … and holds its memory
     own = settings.batch_size // trainer.accelerator.num_processes
     failed = f"out of GPU memory with micro-batches of {own // settings.accumulate}"
     for accumulate in range(settings.accumulate + 1, own + 1):
@@ -31,8 +33,6 @@ def describe_shortage(trainer: "Trainer") -> str:
 def _fits(trainer: "Trainer", size: int) -> bool:
     """Whether forward and backward of so many samples fit beside what the optimizer keeps."""
     device, task, network = trainer.accelerator.device, trainer.task, trainer.plain
-    network.forward = trainer.first_forward  # a recorded one takes one size only …
-    gc.collect()  # … and holds its memory
     trainer.optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -38,7 +38,7 @@ from comp.fwi.survey import OFFICIAL, Survey
 
 _CHUNK = 512  # maps checked at once, 10 MB
 # Priors that are the last to be begun: on a GPU their samples gain 7 to 10 m/s a second, level
-# ones 28, smooth ones 40, which matters where time is short.
+# ones 28, smooth ones 40, which matters where time is short: only there are records read twice.
 _LAST = ("layered",)
 
 
@@ -124,19 +124,23 @@ def refine_file(
         work.claim({**recipe, "predictions": sha256(given.path)}, share)
         todo = work.missing(share)
 
-        def read(row: int) -> Sample:
+        def read(row: int, kind: str | None = None) -> Sample:
             start, record = given.values[row], source.record(rows[row])
-            kind = route(record, start, source.survey) if prior == "auto" else prior
+            kind = kind or route(record, start, source.survey)
             return Sample(int(row), np.array(start), record, kind)
 
         def in_order() -> Iterator[Sample]:
+            if prior != "auto" or math.isinf(hours):
+                yield from (read(row, None if prior == "auto" else prior) for row in todo)
+                return
             later = []
             for sample in map(read, todo):
-                if prior == "auto" and sample.prior in _LAST:
-                    later.append(sample.row)
+                if sample.prior in _LAST:
+                    later.append((sample.row, sample.prior))
                 else:
                     yield sample
-            yield from map(read, later)  # again: their records need not fit into memory
+            # Read again, since their records need not fit into memory.
+            yield from (read(*one) for one in later)
 
         def samples() -> Iterator[Sample]:
             for sample in in_order():
