@@ -2,16 +2,17 @@
 
     python benchmarks/refinement.py --predictions p.npy --truth truth.npy --records test
     python benchmarks/refinement.py … --priors auto none --newton auto off --limit 20
+    python benchmarks/refinement.py … --processes 4                    to each GPU
 
 The truth is in prediction-file form, as scripts/simulate.py --as-test writes it; its table's column
 `family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
-and worst relative misfit, and what it cost on all GPUs that are there. Without --records, records
+and worst relative misfit, and what it cost on all GPUs that are there, without the start of their
+processes. Without --records, records
 of the truth are simulated by the exact scheme; --half rounds them to scaled float16, as prepared
 folders hold them.
 """
 
 import argparse
-import multiprocessing
 import tempfile
 import time
 from itertools import product
@@ -56,20 +57,27 @@ def write_records(folder, ids, maps, half, device):
         save_npy(folder / f"{name}.npy", record.numpy())
 
 
-def refine(*how):
-    """Refine a prediction file on all GPUs, a process each, and return the seconds."""
-    start, count = time.perf_counter(), torch.cuda.device_count()
-    if count < 2:
-        refine_file(*how, Share(device="cuda" if count else "cpu"))
+def refine(how, processes):
+    """Refine a prediction file by so many processes a GPU, on all of them; the seconds it took."""
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        start = time.perf_counter()
+        refine_file(*how)
         return time.perf_counter() - start
-    spawn = multiprocessing.get_context("spawn")
-    shares = [Share(i, count, f"cuda:{i}") for i in range(count)]
-    processes = [spawn.Process(target=refine_file, args=(*how, share)) for share in shares]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return time.perf_counter() - start
+    spawn, count = torch.multiprocessing.get_context("spawn"), gpus * processes
+    ready, spent = spawn.Barrier(count), spawn.SimpleQueue()
+    torch.multiprocessing.spawn(refine_share, (how, count, gpus, ready, spent), count)
+    return max(spent.get() for _ in range(count))
+
+
+def refine_share(index, how, count, gpus, ready, spent):
+    """What one of the processes does once all have started."""
+    share = Share(index, count, f"cuda:{index % gpus}", count // gpus)
+    torch.zeros(1, device=share.device)
+    ready.wait()
+    start = time.perf_counter()
+    refine_file(*how, share)
+    spent.put(time.perf_counter() - start)
 
 
 def summary(before, after, result, seconds):
@@ -108,6 +116,7 @@ def main() -> None:
     add("--batch", type=int, default=Settings.batch)
     add("--families", nargs="+", help="of the truth's (default: all)")
     add("--limit", type=int, help="samples of a family, at most")
+    add("--processes", type=int, default=1, help="that share a GPU (1)")
     add("--no-curved", action="store_true", help="do not look for layers between bent interfaces")
     add("--keep", type=Path, help="folder to leave the refined prediction files in")
     args = parser.parse_args()
@@ -120,7 +129,8 @@ def main() -> None:
     if unknown := [family for family in args.families or () if family not in of_family]:
         known = ", ".join(of_family)
         raise InputError(f"--families: {unknown[0]!r} is none of {args.truth}'s ({known})")
-    print(f"on {torch.cuda.device_count()} GPUs" if device == "cuda" else "on the CPU")
+    gpus = f"on {torch.cuda.device_count()} GPUs, {args.processes} processes each"
+    print(gpus if device == "cuda" else "on the CPU")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records = Path(args.records) if args.records else folder / "records"
@@ -142,7 +152,7 @@ def main() -> None:
                 given = folder / f"{family}.npy"
                 save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
                 out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
-                seconds = refine(given, records, out, settings, prior)
+                seconds = refine((given, records, out, settings, prior), args.processes)
                 result = pd.read_csv(out.with_suffix(".refined.csv"))
                 before = sample_mae(starts[rows], truth[rows])
                 after = sample_mae(load_predictions(out).values, truth[rows])

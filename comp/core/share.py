@@ -36,23 +36,28 @@ class Share:
     Attributes:
         index, count: this process and all of them; it takes the rows index, index + count, …
         device: where it computes.
+        beside: how many processes compute there, this one among them.
     """
 
     index: int = 0
     count: int = 1
     device: str = "cpu"
+    beside: int = 1
 
     @classmethod
     def of_launcher(cls) -> "Share":
         """As `accelerate launch` or `torchrun` say in the environment; everything without them.
 
-        The processes meet in files alone, so none waits for another while it computes.
+        The processes meet in files alone, so none waits for another while it computes. Where there
+        are more of them than GPUs, they take turns.
         """
         index, count = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-        local = int(os.environ.get("LOCAL_RANK", 0))
         if not torch.cuda.is_available():
             return cls(index, count)
-        return cls(index, count, f"cuda:{local % torch.cuda.device_count()}")
+        local, here = os.environ.get("LOCAL_RANK", 0), os.environ.get("LOCAL_WORLD_SIZE", count)
+        gpus = torch.cuda.device_count()
+        gpu = int(local) % gpus
+        return cls(index, count, f"cuda:{gpu}", len(range(gpu, int(here), gpus)))
 
     @property
     def first(self) -> bool:

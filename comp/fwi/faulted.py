@@ -61,17 +61,17 @@ class FaultedInversion:
 
     def _evened(self, fit: SpectralFit, start: np.ndarray) -> list[Found]:
         """Maps after each step towards even layers."""
-        velocity, damping = torch.from_numpy(start).to(self.layered.device), NEAR_DAMPING
-        price, state, tried = _PRICE, fit.state(velocity), []
+        price, damping, tried = _PRICE, NEAR_DAMPING, []
+        state = fit.state(torch.from_numpy(start).to(self.layered.device))
         while len(tried) < _EVEN.steps and state.misfit > self.layered.tolerance:
-            group = torch.from_numpy(even_groups(velocity.cpu().numpy())).to(velocity.device)
+            group = torch.from_numpy(even_groups(state.velocity.cpu().numpy()))
+            group = group.to(state.velocity.device)
             cost = max(price, _EVEN.share * float(state.squared))
             moved, damping = self.layered.step(fit, _EVEN, state, cost, damping, group)
-            if moved is velocity:
+            if moved is state:
                 break
-            velocity, price = moved, _DECLINE * price
-            state = fit.state(velocity)
-            tried.append(Found(velocity.cpu().numpy(), state.misfit))
+            state, price = moved, _DECLINE * price
+            tried.append(Found(state.velocity.cpu().numpy(), state.misfit))
         return tried
 
     @cached_property

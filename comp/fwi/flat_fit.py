@@ -81,11 +81,11 @@ class FlatFit:
         self._survey = replace(survey, source_columns=survey.source_columns[:1])
         self._solver, self._dtype, self._device = solver, dtype, device
         self._rows = self._survey.trusted_rows
-        observed = torch.from_numpy(record[:1, : self._rows].astype(np.float64))
+        observed = torch.from_numpy(record[:1, : self._rows].astype(np.float64)).to(device)
         power = avg_pool2d(observed**2, (51, 5), 1, (25, 2), count_include_pad=False)
         weight = (power + 1e-4 * power.max()).rsqrt()
-        self._weight = (weight / (weight * observed).norm()).numpy()
-        self._observed = self._weight * observed.numpy()
+        self._weight = weight / (weight * observed).norm()
+        self._observed = self._weight * observed
 
     def clip(self, profiles: np.ndarray) -> np.ndarray:
         """Within the survey's velocities."""
@@ -94,8 +94,8 @@ class FlatFit:
     def states(self, profiles: np.ndarray) -> list[State]:
         """Of profiles (k, ny), clipped."""
         profiles = self.clip(profiles)
-        squared = ((self._simulate(profiles) - self._observed) ** 2).sum((1, 2, 3))
-        return [State(*of) for of in zip(profiles, np.sqrt(squared).tolist())]
+        squared = (self._simulate(profiles) - self._observed).square().sum((1, 2, 3))
+        return [State(*of) for of in zip(profiles, squared.sqrt().tolist())]
 
     def slope(self, state: State) -> Slope:
         """By a simulation for each row, its velocity moved."""
@@ -103,14 +103,15 @@ class FlatFit:
         up = profile + _DIFFERENCE <= self._survey.max_velocity
         moved = profile + np.where(up, _DIFFERENCE, -_DIFFERENCE)
         one_moved = np.where(np.eye(len(moved), dtype=bool), moved, profile)
-        plain, *others = self._simulate(np.concatenate([profile[None], one_moved]))
-        change = (to_u(moved) - to_u(profile))[:, None]
-        jacobian = (np.stack(others) - plain).reshape(len(moved), -1) / change
-        downhill = jacobian @ (self._observed[0] - plain).ravel()
-        return Slope(state, jacobian @ jacobian.T, downhill)
+        every = self._simulate(np.concatenate([profile[None], one_moved]))
+        plain, others = every[0], every[1:]
+        change = torch.from_numpy(to_u(moved) - to_u(profile)).to(plain)[:, None]
+        jacobian = (others - plain).flatten(1) / change
+        downhill = jacobian @ (self._observed[0] - plain).flatten()
+        return Slope(state, (jacobian @ jacobian.T).cpu().numpy(), downhill.cpu().numpy())
 
-    def _simulate(self, profiles: np.ndarray) -> np.ndarray:
-        """(k, 1, nt − 1, receivers) weighted first shots of profiles (k, ny)."""
+    def _simulate(self, profiles: np.ndarray) -> torch.Tensor:
+        """(k, 1, nt − 1, receivers) weighted first shots of profiles (k, ny), float64."""
         maps = torch.from_numpy(profiles).to(self._device, self._dtype)
         maps = maps[:, :, None].expand(-1, -1, self._survey.nx)
         with torch.no_grad():
@@ -118,8 +119,7 @@ class FlatFit:
                 simulate(part.contiguous(), self._survey, self._solver)
                 for part in maps.split(_BATCH)
             ]
-        shots = [record[:, :, : self._rows].double().cpu() for record in records]
-        return self._weight * torch.cat(shots).numpy()
+        return self._weight * torch.cat(records)[:, :, : self._rows].double()
 
 
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -50,12 +50,14 @@ def guesses(
     device: torch.device | str,
     newton: Newton,
     curved: bool = True,
+    beside: int = 1,
 ) -> dict[str, Method]:
     """Prior -> (start (ny, nx), record) -> guess, for the priors that have such a method.
 
     Gauss-Newton for layered and smooth maps takes seconds a map on a GPU and many minutes on a CPU:
-    `auto` is on where the device is a GPU with the memory for it. `curved` looks for layers between
-    bent interfaces first, and once more in what total variation leaves.
+    `auto` is on where the device is a GPU with the memory for it, for each of so many processes
+    `beside` each other. `curved` looks for layers between bent interfaces first, and once more in
+    what total variation leaves.
     """
     how = survey, solver, dtype, device
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
@@ -82,16 +84,17 @@ def guesses(
         ("layered", layers, layered.memory),
         ("smooth", smooth_field, smooth.memory),
     ):
-        if newton == "on" or (newton == "auto" and _fits(kind, memory, device)):
+        if newton == "on" or (newton == "auto" and _fits(kind, memory, device, beside)):
             found[kind] = method
     return found
 
 
-def _fits(kind: str, memory: int, device: torch.device | str) -> bool:
+def _fits(kind: str, memory: int, device: torch.device | str, beside: int) -> bool:
     """Whether Gauss-Newton should run where it is; says so where only memory is lacking."""
     if torch.device(device).type != "cuda":
         return False
-    free, needed = torch.cuda.mem_get_info(device)[0], _ROOM * memory
+    free, total = torch.cuda.mem_get_info(device)
+    free, needed = min(free, total // beside), _ROOM * memory
     if free < needed:
         needs = f"{needed / 1e9:.1f} GB of GPU memory"
         print(f"note: Gauss-Newton for {kind} maps takes {needs}, {free / 1e9:.1f} are free: off")

@@ -90,6 +90,8 @@ class LayeredInversion:
         largest: m/s, change of a cell in a step, at most.
         tries: dampings in a step.
         tolerance: relative L2 misfit at which it ends.
+        rounding: at this one it ends with the first step of the logarithmic variation that fails:
+            what is left is mostly rounding in float32, from which no later step gains.
     """
 
     survey: Survey
@@ -103,6 +105,7 @@ class LayeredInversion:
     largest: float = 400.0
     tries: int = 3
     tolerance: float = 2e-6
+    rounding: float = 1e-5
 
     @property
     def memory(self) -> int:
@@ -116,8 +119,7 @@ class LayeredInversion:
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The map (ny, nx) reached from a start (ny, nx) and a record, float64, m/s."""
-        velocity = torch.from_numpy(start.astype(np.float64)).to(self.device)
-        velocity = velocity.clamp(self.survey.min_velocity, self.survey.max_velocity)
+        velocity = self._within(torch.from_numpy(start.astype(np.float64)).to(self.device))
         # A map without structure: the variation must stay cheaper than what structure gains, or the
         # best map would be this one.
         surface = float(velocity[: 2 * self.survey.receiver_row + 1].mean())
@@ -127,22 +129,25 @@ class LayeredInversion:
             if stage.highest != reach:
                 reach, cost = stage.highest, math.inf
                 fit = self.fit(reach, record)
-                worst = fit.squared(plain)
+                state, worst = fit.states([velocity, plain])
+                worst = worst.squared
             for _ in range(stage.steps):
-                state = fit.state(velocity)
                 if state.misfit <= self.tolerance:
-                    return velocity.cpu().numpy()
+                    return state.velocity.cpu().numpy()
                 if state.misfit <= stage.enough:
                     damping = min(damping, NEAR_DAMPING)
                     break
-                last = velocity
+                last = state
                 # The variation's price. With a misfit that does not fall it must fall itself, or
                 # it would hold the misfit up.
                 limit = _LIMIT * torch.maximum(worst - state.squared, 0.01 * worst)
                 cost = min(_DECLINE * cost, stage.share * float(state.squared), float(limit))
-                velocity, damping = self.step(fit, stage, state, cost, damping)
-                if velocity is last:
+                state, damping = self.step(fit, stage, state, cost, damping)
+                if state is last:
+                    if stage.edge and state.misfit <= self.rounding:
+                        return state.velocity.cpu().numpy()
                     break
+            velocity = state.velocity
         return velocity.cpu().numpy()
 
     def step(
@@ -153,8 +158,8 @@ class LayeredInversion:
         cost: float,
         damping: float,
         group: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, float]:
-        """The next map, the same if no damping lowers the value, and the next damping.
+    ) -> tuple[State, float]:
+        """The next state, the same if no damping lowers the value, and the next damping.
 
         Args:
             fit, stage: what to fit, and how.
@@ -185,13 +190,16 @@ class LayeredInversion:
                 damping *= 8
                 continue
             tries += 1
-            trial = velocity + change.clamp(-self.largest, self.largest)
-            trial = trial.clamp(self.survey.min_velocity, self.survey.max_velocity)
-            varied = variation(to_unknown(trial, stage.slowness), weights, pull)
-            if fit.squared(trial) + varied < value:
+            trial = fit.state(self._within(velocity + change.clamp(-self.largest, self.largest)))
+            varied = variation(to_unknown(trial.velocity, stage.slowness), weights, pull)
+            if trial.squared + varied < value:
                 return trial, max(damping * 0.2, _DAMPING[0])
             damping *= 8
-        return velocity, damping
+        return state, damping
+
+    def _within(self, velocity: torch.Tensor) -> torch.Tensor:
+        """With the survey's velocities."""
+        return velocity.clamp(self.survey.min_velocity, self.survey.max_velocity)
 
     def fit(self, highest: float, record: np.ndarray, last: float | None = None) -> SpectralFit:
         """Of a record (shots, nt, receivers) up to `highest`, in peak frequencies.

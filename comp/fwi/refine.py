@@ -74,7 +74,9 @@ class Refiner:
         settings: Settings | None = None,
         survey: Survey = OFFICIAL,
         device: torch.device | str = "cpu",
+        beside: int = 1,
     ) -> None:
+        """`beside`: processes that share the device, this one among them."""
         self.settings, self.survey = settings or Settings(), survey
         slots, shape = self.settings.batch, survey.map_shape
         self._dtype = getattr(torch, self.settings.precision)
@@ -88,7 +90,7 @@ class Refiner:
         # What they find is tried once the start has been evaluated; it may be the end.
         self._final = [False] * slots
         how = survey, self.settings.solver, self._dtype, device
-        self._guesses = guesses(*how, self.settings.newton, self.settings.curved)
+        self._guesses = guesses(*how, self.settings.newton, self.settings.curved, beside)
         self._optimizer = BatchedLBFGS(
             slots,
             shape[0] * shape[1],

@@ -150,7 +150,7 @@ def refine_file(
 
         stop = stack.enter_context(StopRequest())
         bar = stack.enter_context(work.bar(share))
-        refiner = Refiner(settings, source.survey, share.device)
+        refiner = Refiner(settings, source.survey, share.device, share.beside)
         if len(todo):
             work.refine(refiner, samples(), share, bar, stop)
         work.finish(share)

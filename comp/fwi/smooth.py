@@ -112,7 +112,7 @@ class SmoothInversion:
         precision = _precision(survey.map_shape, velocity.device)
         stiff = (precision @ unknown.flatten()).view_as(unknown)
         roughness = (0.5 * (unknown * stiff).sum()).clamp(min=_SMALLEST)
-        tried = []
+        trials = []
         for share in self.shares:
             weight = share * state.squared / roughness
             factor, failed = torch.linalg.cholesky_ex(hessian + weight * precision)
@@ -122,8 +122,8 @@ class SmoothInversion:
             moved = unknown + torch.cholesky_solve(down, factor).view_as(unknown)
             change = to_velocity(moved, stage.slowness) - velocity
             trial = velocity + change.clamp(-self.largest, self.largest)
-            tried.append(fit.state(trial.clamp(survey.min_velocity, survey.max_velocity)))
-        return tried
+            trials.append(trial.clamp(survey.min_velocity, survey.max_velocity))
+        return fit.states(trials)
 
 
 @lru_cache(maxsize=2)

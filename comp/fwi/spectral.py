@@ -1,5 +1,6 @@
 """The misfit of a record's spectrum, with all frequencies weighted alike up to a highest one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,9 +12,9 @@ from comp.fwi.wave import Solver, simulate
 from comp.fwi.wave.born import Born
 
 _LAST = 1.3  # weights fall to zero at this multiple of the highest frequency
-# Square in a map's cells and in float64, that a step has beside the derivatives: the Hessian, its
-# factor or inverse, the prior's or the sweeps' part of it, and two in passing.
-_MATRICES = 5
+# Square in a map's cells and in float64, that a step has beside the derivatives: the Hessian, also
+# as it was found, its factor or inverse, the prior's or the sweeps' part of it, and two in passing.
+_MATRICES = 6
 _BATCH = 64  # maps whose spectra are taken at once; 1.2 GB with their transforms
 
 
@@ -83,27 +84,38 @@ class SpectralFit:
         weights = ramp * (floor / share) ** 2
         self._weights = torch.from_numpy(weights).to(device)
         self._total = self._weighted(born.spectrum(self._observed))
+        self._derived: tuple[State, torch.Tensor, torch.Tensor] | None = None
 
     def state(self, velocity: torch.Tensor) -> State:
         """Of a map (ny, nx)."""
-        with torch.no_grad():
-            difference = self._difference(velocity.to(self._dtype)[None])[0]
-        spectra = self._born.spectrum(difference)
-        misfit = float(difference.norm() / self._observed.norm())
-        return State(velocity, self._weighted(spectra) / self._total, misfit, spectra)
+        return self.states([velocity])[0]
 
-    def squared(self, velocity: torch.Tensor) -> torch.Tensor:
-        """The weighted squared misfit of a map (ny, nx)."""
-        return self.state(velocity).squared
+    def states(self, maps: Sequence[torch.Tensor]) -> list[State]:
+        """Of maps (ny, nx), simulated together."""
+        if not maps:
+            return []
+        with torch.no_grad():
+            differences = self._difference(torch.stack(tuple(maps)).to(self._dtype))
+        found = []
+        for velocity, difference in zip(maps, differences):
+            spectra = self._born.spectrum(difference)
+            misfit = float(difference.norm() / self._observed.norm())
+            found.append(State(velocity, self._weighted(spectra) / self._total, misfit, spectra))
+        return found
 
     def normal(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient (ny, nx) and Gauss-Newton Hessian (ny·nx, ny·nx) of it, float64, in m/s.
 
-        Without what the slowest cell does to the sponge.
+        Without what the slowest cell does to the sponge. Of the state asked for last they are kept,
+        for other steps from there.
         """
-        weights = self._weights / self._total
-        gradient, hessian = self._born.normal(state.velocity.float(), weights, state.spectra)
-        return gradient, hessian.double()
+        if self._derived is None or self._derived[0] is not state:
+            self._derived = None  # frees the last ones
+            weights = self._weights / self._total
+            found = self._born.normal(state.velocity.float(), weights, state.spectra)
+            self._derived = state, *found
+        _, gradient, hessian = self._derived
+        return gradient.clone(), hessian.double()
 
     def residuals(self, maps: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """What the weighted squared misfits of maps (k, ny, nx) are the sums of squares of.

@@ -143,7 +143,7 @@ def test_evening_ends_where_there_is_nothing_to_gain(monkeypatch):
         LayeredInversion,
         "step",
         lambda self, fit, stage, state, cost, damping, group: (
-            steps.append(cost) or state.velocity + 1 / len(steps),
+            steps.append(cost) or fit.state(state.velocity + 1 / len(steps)),
             damping,
         ),
     )
@@ -152,6 +152,6 @@ def test_evening_ends_where_there_is_nothing_to_gain(monkeypatch):
     fit, even = layered.fit(3, record), FaultedInversion(layered)._evened
     assert even(fit, truth) == [] and not steps  # it fits
     assert len(even(fit, truth + 1)) == 8 == len(steps)
-    stays = lambda self, fit, stage, state, *others: (state.velocity, 1.0)  # noqa: E731
+    stays = lambda self, fit, stage, state, *others: (state, 1.0)  # noqa: E731
     monkeypatch.setattr(LayeredInversion, "step", stays)
     assert even(fit, truth + 1) == []

@@ -15,6 +15,7 @@ from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.unknowns import to_unknown, to_velocity
 from comp.fwi.wave import simulate
+from comp.fwi.wave.born import Born
 
 SURVEY = Survey(
     ny=20, nx=24, nt=320, pad=40, source_columns=(0, 11, 23), receiver_columns=tuple(range(24))
@@ -101,12 +102,51 @@ def test_a_step_that_gains_nothing_is_not_taken(monkeypatch):
     invert = LayeredInversion(SURVEY)
     fit = invert.fit(1.0, record(faulted()))
     state = fit.state(torch.from_numpy(blurred(faulted())))
-    monkeypatch.setattr(SpectralFit, "squared", lambda self, velocity: 2 * state.squared)
-    moved, damping = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
-    assert moved is state.velocity and damping >= 8**3
-    monkeypatch.setattr(SpectralFit, "squared", lambda self, velocity: 0 * state.squared)
-    moved, damping = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
-    assert moved is not state.velocity
+    stage, cost = Stage(1.0, 1, 0.1), 0.1 * float(state.squared)
+    for factor, taken in ((2, False), (0, True)):
+
+        def found(self, velocity, squared=factor * state.squared):
+            return replace(state, velocity=velocity, squared=squared)
+
+        monkeypatch.setattr(SpectralFit, "state", found)
+        moved, damping = invert.step(fit, stage, state, cost, 1.0)
+        assert (moved is not state) == taken and (taken or damping >= 8**3)
+
+
+def test_steps_from_one_state_share_its_derivatives(monkeypatch):
+    fit = LayeredInversion(SURVEY).fit(0.5, record(faulted()))
+    states = fit.states([torch.from_numpy(blurred(faulted())), torch.from_numpy(faulted())])
+    normal, asked = Born.normal, []
+
+    def noted(self, velocity, *args):
+        asked.append(velocity)
+        return normal(self, velocity, *args)
+
+    monkeypatch.setattr(Born, "normal", noted)
+    first = fit.normal(states[0])
+    expected = [part.clone() for part in first]
+    for part in first:  # steps work on them in place
+        part.zero_()
+    for part, other in zip(fit.normal(states[0]), expected):
+        torch.testing.assert_close(part, other, rtol=0, atol=0)
+    assert len(asked) == 1
+    assert not torch.equal(fit.normal(states[1])[0], expected[0]) and len(asked) == 2
+
+
+@pytest.mark.parametrize(("edge", "rounding", "tried"), [(10.0, 1, 1), (10.0, 0, 2), (None, 1, 2)])
+def test_a_failing_logarithmic_step_ends_it_where_rounding_is_left(
+    monkeypatch, edge, rounding, tried
+):
+    stages, steps = (Stage(0.5, 3, 0.5, edge), Stage(1.0, 3, 0.5, edge)), []
+
+    def fails(self, fit, stage, state, cost, damping):
+        steps.append(stage)
+        return state, damping
+
+    monkeypatch.setattr(LayeredInversion, "step", fails)
+    invert = LayeredInversion(SURVEY, stages=stages, rounding=rounding)
+    np.testing.assert_array_equal(invert(faulted() + 20, record(faulted())), faulted() + 20)
+    assert len(steps) == tried
 
 
 def test_a_stage_is_passed_over_where_the_misfit_is_low_enough(monkeypatch):
@@ -168,6 +208,8 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
     for kind in ("layered", "smooth"):
         lacks = newton == "auto" and kind not in names
         assert (f"note: Gauss-Newton for {kind} maps takes" in notes) == lacks
+    several = guesses(SURVEY, "sponge", torch.float32, "cuda:0", newton, beside=2)
+    assert set(several) == ({"flat"} if newton == "auto" and free < 1 << 40 else names)
     on_cpu = guesses(SURVEY, "sponge", torch.float32, "cpu", newton)
     assert ("layered" in on_cpu) == ("smooth" in on_cpu) == (newton == "on")
 

@@ -344,6 +344,24 @@ def test_the_launchers_variables(monkeypatch):
     assert (Share.of_launcher().index, Share.of_launcher().count) == (5, 8)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "local", "here", "device", "beside"),
+    [
+        (4, 3, 4, "cuda:3", 1),
+        (1, 2, 3, "cuda:0", 3),
+        (2, 4, 5, "cuda:0", 3),
+        (2, 3, 5, "cuda:1", 2),
+    ],
+)
+def test_more_processes_than_gpus_share_them(monkeypatch, gpus, local, here, device, beside):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in {"RANK": local + 8, "WORLD_SIZE": 16, "LOCAL_RANK": local}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    assert Share.of_launcher() == Share(local + 8, 16, device, beside)
+
+
 def spoil_start(files, value):
     values = np.load(files[0])
     values[3, 5, 5] = value
