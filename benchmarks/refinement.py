@@ -6,13 +6,15 @@
 
 The truth is in prediction-file form, as scripts/simulate.py --as-test writes it; its table's column
 `family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
-and worst relative misfit, and what it cost on all GPUs that are there, without the start of their
-processes. Without --records, records
-of the truth are simulated by the exact scheme; --half rounds them to scaled float16, as prepared
-folders hold them.
+and worst relative misfit, and seconds of one GPU (all are used) or of the CPU for a sample. These
+are the mean of the processes', from when all have started until each is done, as one that ends
+before the others would have more to do with more samples. Without --records, records of the truth
+are simulated by the exact scheme; --half rounds them to scaled float16, as prepared folders hold
+them.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from itertools import product
@@ -58,7 +60,7 @@ def write_records(folder, ids, maps, half, device):
 
 
 def refine(how, processes):
-    """Refine a prediction file by so many processes a GPU, on all of them; the seconds it took."""
+    """Refine a prediction file by so many processes a GPU; the seconds of one GPU that it took."""
     gpus = torch.cuda.device_count()
     if not gpus:
         start = time.perf_counter()
@@ -67,7 +69,10 @@ def refine(how, processes):
     spawn, count = torch.multiprocessing.get_context("spawn"), gpus * processes
     ready, spent = spawn.Barrier(count), spawn.SimpleQueue()
     torch.multiprocessing.spawn(refine_share, (how, count, gpus, ready, spent), count)
-    return max(spent.get() for _ in range(count))
+    seconds = dict(spent.get() for _ in range(count))
+    if count > 1:
+        del seconds[0]  # the first waits for the others
+    return gpus * statistics.fmean(seconds.values())
 
 
 def refine_share(index, how, count, gpus, ready, spent):
@@ -77,7 +82,7 @@ def refine_share(index, how, count, gpus, ready, spent):
     ready.wait()
     start = time.perf_counter()
     refine_file(*how, share)
-    spent.put(time.perf_counter() - start)
+    spent.put((index, time.perf_counter() - start))
 
 
 def summary(before, after, result, seconds):

@@ -124,7 +124,7 @@ class Bends:
     def _parts(self, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Velocities (k, layers) and depths (k, layers − 1, nx) of many unknowns (k, size)."""
         velocity, depth = np.split(unknowns, [self.number], axis=1)
-        velocity = velocity.clip(self.survey.min_velocity, self.survey.max_velocity)
+        velocity = self.survey.clip(velocity)
         depth = depth.reshape(len(depth), self.number - 1, -1) @ self._weights
         return velocity, np.maximum.accumulate(depth, 1)  # no interface above the one before it
 

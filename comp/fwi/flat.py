@@ -123,7 +123,7 @@ class _Search:
         how, blocks = self._how, Blocks(slope)
         trials = []
         for ends in blocks.best(how.most, how.worth, how.tried, near):
-            fitted = self._fit.clip(blocks.profile(ends))
+            fitted = self._how.survey.clip(blocks.profile(ends))
             for profile in (fitted, np.rint(fitted)):
                 if profile.tobytes() not in self._seen:
                     self._seen.add(profile.tobytes())

@@ -87,13 +87,9 @@ class FlatFit:
         self._weight = weight / (weight * observed).norm()
         self._observed = self._weight * observed
 
-    def clip(self, profiles: np.ndarray) -> np.ndarray:
-        """Within the survey's velocities."""
-        return np.clip(profiles, self._survey.min_velocity, self._survey.max_velocity)
-
     def states(self, profiles: np.ndarray) -> list[State]:
         """Of profiles (k, ny), clipped."""
-        profiles = self.clip(profiles)
+        profiles = self._survey.clip(profiles)
         squared = (self._simulate(profiles) - self._observed).square().sum((1, 2, 3))
         return [State(*of) for of in zip(profiles, squared.sqrt().tolist())]
 

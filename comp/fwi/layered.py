@@ -119,7 +119,7 @@ class LayeredInversion:
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The map (ny, nx) reached from a start (ny, nx) and a record, float64, m/s."""
-        velocity = self._within(torch.from_numpy(start.astype(np.float64)).to(self.device))
+        velocity = self.survey.clip(torch.from_numpy(start.astype(np.float64)).to(self.device))
         # A map without structure: the variation must stay cheaper than what structure gains, or the
         # best map would be this one.
         surface = float(velocity[: 2 * self.survey.receiver_row + 1].mean())
@@ -184,22 +184,24 @@ class LayeredInversion:
         tries = 0
         while tries < self.tries and damping < _DAMPING[1]:
             hessian.diagonal().copy_(diagonal + damping * scale)
-            moved = unknown + self._sparse(hessian, gradient, unknown, weights, pull)
+            try:
+                moved = unknown + self._sparse(hessian, gradient, unknown, weights, pull)
+            except torch.linalg.LinAlgError:  # rounding in float32 makes eigenvalues negative
+                damping *= 8
+                continue
             change = to_velocity(moved, stage.slowness) - velocity
-            if change.abs().mean() > self.typical:  # beyond what the quadratic can know
+            # Beyond what the quadratic can know; NaN where the Hessian was all but singular.
+            if not change.abs().mean() <= self.typical:
                 damping *= 8
                 continue
             tries += 1
-            trial = fit.state(self._within(velocity + change.clamp(-self.largest, self.largest)))
+            moved = velocity + change.clamp(-self.largest, self.largest)
+            trial = fit.state(self.survey.clip(moved))
             varied = variation(to_unknown(trial.velocity, stage.slowness), weights, pull)
             if trial.squared + varied < value:
                 return trial, max(damping * 0.2, _DAMPING[0])
             damping *= 8
         return state, damping
-
-    def _within(self, velocity: torch.Tensor) -> torch.Tensor:
-        """With the survey's velocities."""
-        return velocity.clamp(self.survey.min_velocity, self.survey.max_velocity)
 
     def fit(self, highest: float, record: np.ndarray, last: float | None = None) -> SpectralFit:
         """Of a record (shots, nt, receivers) up to `highest`, in peak frequencies.

@@ -25,7 +25,7 @@ def postprocess(maps: np.ndarray, post: str, families: np.ndarray | None) -> np.
     """
     if post == "none":
         return maps
-    maps = maps.clip(OFFICIAL.min_velocity, OFFICIAL.max_velocity)
+    maps = OFFICIAL.clip(maps)
     if post == "round":
         whole = is_layered(families)
         maps[whole] = np.rint(maps[whole])

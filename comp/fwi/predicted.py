@@ -130,7 +130,7 @@ def _shard(
     def load() -> np.ndarray:
         velocity = np.asarray(file.values[rows], np.float32)
         drop_pages(file.values)
-        return velocity.clip(survey.min_velocity, survey.max_velocity)
+        return survey.clip(velocity)
 
     recipe = {**recipe, "rows": [int(rows[0]), int(rows[-1])]}
     part = Maps(family, number, len(rows), file.path.name, "derived", recipe, load)

@@ -24,6 +24,7 @@ from comp.fwi.wave import simulate
 # differ from their own map by 2e-4 to 5e-4, and going on would fit the rounding.
 _FOUND = 1e-3
 _SMALLEST = 1e-12  # penalty, in place of zero where it divides
+_SINGULAR = np.linalg.LinAlgError, torch.linalg.LinAlgError
 
 
 class Sample(NamedTuple):
@@ -133,8 +134,7 @@ class Refiner:
         for i, occupant in enumerate(self._samples):
             if occupant is None and (sample := next(queue, None)) is not None:
                 self._samples[i] = sample
-                low, high = self.survey.min_velocity, self.survey.max_velocity
-                start = np.clip(sample.start.astype(np.float64), low, high)
+                start = self.survey.clip(sample.start.astype(np.float64))
                 self._start[i] = torch.from_numpy(start)
                 self._record[i] = torch.from_numpy(np.array(sample.record, np.float64))
                 self._spent[i] = 0
@@ -164,8 +164,13 @@ class Refiner:
         """Have the maps that other methods find tried next, where there is one for the kind."""
         for i in slots.tolist():
             sample = self._samples[i]
+            self._final[i] = False
             if method := self._guesses.get(sample.prior):
-                guess = method(sample.start, sample.record)
+                try:
+                    guess = method(sample.start, sample.record)
+                except _SINGULAR as error:  # one sample must not cost the others their time
+                    print(f"note: row {sample.row}: no guess for {sample.prior} maps: {error}")
+                    continue
                 self._final[i] = guess.final
                 found = torch.from_numpy(guess.velocity).reshape(1, -1)
                 self._optimizer.propose(torch.tensor([i]), found)

@@ -62,7 +62,7 @@ class RowMoves:
     def _maps(self, layers: list[Layers]) -> np.ndarray:
         """(k, ny, nx) of as many layers each, within the survey's velocities."""
         velocity, depth = (np.stack(part) for part in zip(*layers))
-        return self._clip(draw(velocity, depth, self.survey.ny))
+        return self.survey.clip(draw(velocity, depth, self.survey.ny))
 
     def _each(self, layers: Layers, possible: list[Move]) -> np.ndarray:
         """(moves, ny, nx) the map after each move alone, of which one column differs."""
@@ -74,7 +74,7 @@ class RowMoves:
         depth[interfaces, every] = depth[interfaces, every].clip(0, self.survey.ny) + rows
         changed = Layers(layers.velocity, depth).ordered().map(self.survey.ny)
         out = np.repeat(self._maps([layers]), len(possible), 0)
-        out[every, :, columns] = self._clip(changed).T
+        out[every, :, columns] = self.survey.clip(changed).T
         return out
 
     def _trials(
@@ -108,12 +108,9 @@ class RowMoves:
             change = -(inverse @ left).cpu().numpy().clip(-VELOCITY_LIMIT, VELOCITY_LIMIT)
             made = [possible[i] for i in np.flatnonzero(chosen)]
             depth = moved(layers, self.survey.ny, made).depth
-            velocity = self._clip(layers.velocity + change)
+            velocity = self.survey.clip(layers.velocity + change)
             trials += [Layers(velocity, depth), Layers(np.rint(velocity), depth)]
         return trials
-
-    def _clip(self, velocity: np.ndarray) -> np.ndarray:
-        return velocity.clip(self.survey.min_velocity, self.survey.max_velocity)
 
 
 def _runs(possible: list[Move]) -> list[np.ndarray]:

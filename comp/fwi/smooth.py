@@ -80,7 +80,7 @@ class SmoothInversion:
         """The map reached from a start (ny, nx) in m/s and a record (shots, nt, receivers)."""
         survey = self.layered.survey
         velocity = torch.from_numpy(start.astype(np.float64)).to(self.layered.device)
-        velocity = velocity.clamp(survey.min_velocity, survey.max_velocity)
+        velocity = survey.clip(velocity)
         for stage in self.stages:
             fit = self.layered.fit(stage.highest, record, self.last)
             state = fit.state(velocity)
@@ -122,7 +122,7 @@ class SmoothInversion:
             moved = unknown + torch.cholesky_solve(down, factor).view_as(unknown)
             change = to_velocity(moved, stage.slowness) - velocity
             trial = velocity + change.clamp(-self.largest, self.largest)
-            trials.append(trial.clamp(survey.min_velocity, survey.max_velocity))
+            trials.append(survey.clip(trial))
         return fit.states(trials)
 
 

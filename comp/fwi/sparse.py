@@ -73,10 +73,10 @@ class SparseChange:
         # A graph works on the memory that it was recorded with: all that a sweep uses stays.
         self._inverse = torch.zeros_like(self._laplacian)  # times the penalty
         self._map, self._free, self._back = cells.new_zeros(3, *shape)
-        both = cells.new_zeros(5, 2, *shape)
-        self._moved, self._dual, self._low, self._high, self._jumps = both
+        self._jumps, self._before, self._near = cells.new_zeros(3, 2, *shape)
         # Split − dual − b, below a row and beside a column of zeros.
         self._flows = cells.new_zeros(2, shape[0] + 1, shape[1] + 1)
+        self._split = _Split(self._flows[:, 1:, 1:])
         self._off = _Off(shape, cells)
         self._graphs = {}
         if graph and cells.is_cuda:
@@ -118,16 +118,9 @@ class SparseChange:
         inverse = torch.cholesky_inverse(factor)
         torch.sub(velocity, (inverse @ gradient.flatten()).view_as(velocity), out=self._free)
         torch.mul(inverse, rho, out=self._inverse)
-        before, near = torch.zeros_like(self._moved), torch.zeros_like(self._moved)
-        for padded, parts in ((before, differences(velocity)), (near, weights)):
-            padded[0, :-1], padded[1, :, :-1] = parts
-        near /= rho
-        torch.sub(before, near, out=self._low)
-        torch.add(before, near, out=self._high)
-        # Split as the velocity's own, dual zero.
-        torch.mul(before, 2, out=self._moved)
-        self._dual.copy_(before)
-        self._flows.zero_()
+        for padded, parts in ((self._before, differences(velocity)), (self._near, weights)):
+            padded[0, :-1], padded[1, :, :-1] = parts  # the rest stays zero
+        self._split.set(self._before, self._near / rho)
         self._sweeps(pull is not None)
         return self._map - velocity
 
@@ -140,7 +133,7 @@ class SparseChange:
                     self._sweep(pulled)
 
     def _sweep(self, pulled: bool) -> None:
-        """One sweep, from `_moved`, `_dual` and `_flows` to `_map` and these three."""
+        """One sweep, from the splits to `_map` and these."""
         flows, now = self._flows[:, 1:, 1:], self._map
         # The transpose of the differences.
         torch.sub(self._flows[0, :-1, 1:], flows[0], out=self._back)
@@ -150,10 +143,7 @@ class SparseChange:
         torch.addmv(self._free.view(-1), self._inverse, self._back.view(-1), out=now.view(-1))
         torch.sub(now[1:], now[:-1], out=self._jumps[0, :-1])
         torch.sub(now[:, 1:], now[:, :-1], out=self._jumps[1, :, :-1])
-        self._moved.lerp_(self._dual, _RELAXED).add_(self._jumps, alpha=_RELAXED)
-        # Soft threshold: what it takes off is the dual one.
-        torch.clamp(self._moved, self._low, self._high, out=self._dual)
-        torch.sub(self._moved, self._dual, alpha=2, out=flows)
+        self._split.sweep(self._jumps)
         if pulled:
             self._off.sweep(now)
 
@@ -172,6 +162,33 @@ class SparseChange:
         return graph
 
 
+class _Split:
+    """Split copies of what is penalised, and the dual ones; see `SparseChange`.
+
+    A graph works on the memory that it was recorded with, so all of it stays.
+    """
+
+    def __init__(self, flow: torch.Tensor) -> None:
+        """`flow`: where to keep what goes back to the cells, split − dual − b."""
+        self._flow = flow
+        self._moved, self._dual, self._low, self._high = flow.new_zeros(4, *flow.shape)
+
+    def set(self, before: torch.Tensor, near: torch.Tensor) -> None:
+        """Begin with `before` as the splits and no dual ones; those are at most `near`."""
+        torch.sub(before, near, out=self._low)
+        torch.add(before, near, out=self._high)
+        torch.mul(before, 2, out=self._moved)
+        self._dual.copy_(before)
+        self._flow.zero_()
+
+    def sweep(self, found: torch.Tensor) -> None:
+        """After the map, which has `found` of it."""
+        self._moved.lerp_(self._dual, _RELAXED).add_(found, alpha=_RELAXED)
+        # Soft threshold: what it takes off is the dual one.
+        torch.clamp(self._moved, self._low, self._high, out=self._dual)
+        torch.sub(self._moved, self._dual, alpha=2, out=self._flow)
+
+
 class _Off:
     """The part of a sweep that draws cells to their groups' velocities.
 
@@ -184,8 +201,8 @@ class _Off:
         self._means = like.new_zeros(GROUPS, size)  # one row takes the mean of a group's cells
         self._group = torch.zeros(size, dtype=torch.int64, device=like.device)
         self._grouped = like.new_zeros(size)  # 1, 0 for cells of no group
-        state = like.new_zeros(5, size)
-        self._moved, self._dual, self._low, self._high, self._flow = state
+        self._flow = like.new_zeros(size)
+        self._split = _Split(self._flow)
 
     def set(self, pull: Pull, velocity: torch.Tensor, rho: float) -> None:
         """Begin, with splits as the velocity's own."""
@@ -195,12 +212,7 @@ class _Off:
         self._means.zero_()
         self._means[self._group, torch.arange(len(group), device=group.device)] = self._grouped
         self._means /= self._means.sum(1, keepdim=True).clamp(min=1)
-        before, near = self._from_means(velocity.flatten()), pull.weights.flatten() / rho
-        torch.sub(before, near, out=self._low)
-        torch.add(before, near, out=self._high)
-        torch.mul(before, 2, out=self._moved)
-        self._dual.copy_(before)
-        self._flow.zero_()
+        self._split.set(self._from_means(velocity.flatten()), pull.weights.flatten() / rho)
 
     def add_square(self, matrix: torch.Tensor, rho: float) -> None:
         """Add what being off the means takes to the matrix that finds the map."""
@@ -216,9 +228,7 @@ class _Off:
         """Move the splits and the dual ones after the map."""
         cells = now.view(-1)
         off = self._grouped * (cells - (self._means @ (cells - self._flow))[self._group])
-        self._moved.lerp_(self._dual, _RELAXED).add_(off, alpha=_RELAXED)
-        torch.clamp(self._moved, self._low, self._high, out=self._dual)
-        torch.sub(self._moved, self._dual, alpha=2, out=self._flow)
+        self._split.sweep(off)
 
     def _from_means(self, cells: torch.Tensor) -> torch.Tensor:
         return self._grouped * (cells - (self._means @ cells)[self._group])

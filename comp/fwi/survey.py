@@ -6,8 +6,12 @@ This file is the only place where the competition's numbers are written. Everyth
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
+import torch
+
+Velocity = TypeVar("Velocity", np.ndarray, torch.Tensor)
 
 OFFICIAL_COLUMNS = (0, 17, 34, 52, 69)
 # Column 34 mirrors to column 35, so a mirrored official record needs a shot that was never fired.
@@ -74,6 +78,10 @@ class Survey:
     def map_shape(self) -> tuple[int, int]:
         """(depth, distance) cells of one velocity map."""
         return self.ny, self.nx
+
+    def clip(self, velocity: Velocity) -> Velocity:
+        """Velocities of any shape, m/s, brought within those that maps may have."""
+        return velocity.clip(self.min_velocity, self.max_velocity)
 
     def with_six_shots(self) -> "Survey":
         """The same survey with the sixth shot that makes mirroring exact."""

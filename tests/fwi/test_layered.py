@@ -10,7 +10,7 @@ from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import NEAR_DAMPING, LayeredInversion, Stage, _weights
-from comp.fwi.sparse import variation
+from comp.fwi.sparse import SparseChange, variation
 from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
 from comp.fwi.unknowns import to_unknown, to_velocity
@@ -111,6 +111,26 @@ def test_a_step_that_gains_nothing_is_not_taken(monkeypatch):
         monkeypatch.setattr(SpectralFit, "state", found)
         moved, damping = invert.step(fit, stage, state, cost, 1.0)
         assert (moved is not state) == taken and (taken or damping >= 8**3)
+
+
+def test_a_hessian_that_rounding_made_singular_is_damped(monkeypatch):
+    """Its factorisation fails, or its inverse is of no use."""
+    invert = LayeredInversion(SURVEY)
+    fit = invert.fit(1.0, record(faulted()))
+    state = fit.state(torch.from_numpy(blurred(faulted())))
+    solve, called = SparseChange.__call__, []
+
+    def spoilt(self, hessian, *others):
+        called.append(float(hessian.diagonal().mean()))
+        if len(called) == 1:
+            raise torch.linalg.LinAlgError("not positive-definite")
+        found = solve(self, hessian, *others)
+        return found * torch.nan if len(called) == 2 else found
+
+    monkeypatch.setattr(SparseChange, "__call__", spoilt)
+    moved, _ = invert.step(fit, Stage(1.0, 1, 0.1), state, 0.1 * float(state.squared), 1.0)
+    assert moved.squared < state.squared
+    assert len(called) >= 3 and called[0] < called[1] < called[2]
 
 
 def test_steps_from_one_state_share_its_derivatives(monkeypatch):

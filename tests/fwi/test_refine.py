@@ -20,6 +20,7 @@ from comp.core.predictions import load_predictions, save_predictions
 from comp.core.share import Share
 from comp.core.signals import Stopped
 from comp.fwi import refining
+from comp.fwi.guesses import Guess
 from comp.fwi.maps import Maps
 from comp.fwi.refine import Refiner, Sample, Settings, energy
 from comp.fwi.refining import open_records, refine_file
@@ -91,6 +92,25 @@ def test_level_layers_are_found_exactly(problem):
 def test_level_layers_where_there_are_none_do_no_harm(problem):
     one = refined(samples(problem, "flat", [3]))[3]
     assert one.misfit[-1] < one.misfit[0] and len(one.misfit) == QUICK.evaluations
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
+def test_a_method_that_fails_on_one_sample_does_not_end_the_others(problem, capsys, error):
+    """It gets what it would have got without the method, bit for bit."""
+
+    def method(start, record):
+        if not np.array_equal(start, problem[1][1]):
+            return Guess(problem[0][0])
+        raise error("singular")
+
+    refiner = Refiner(replace(QUICK, batch=1), TINY)
+    refiner._guesses = {"layered": method}
+    given = [Sample(i, problem[1][i], problem[2][i], "layered") for i in (0, 1)]
+    found = {one.row: one for ended in refiner.refine(given) for one in ended}
+    assert found[0].stop == "tolerance"
+    plain = refined(samples(problem, rows=[1]))[1]
+    np.testing.assert_array_equal(found[1].velocity, plain.velocity)
+    assert "note: row 1: no guess for layered maps: singular" in capsys.readouterr().out
 
 
 def test_the_misfit_is_that_of_the_map(problem):
