@@ -105,7 +105,7 @@ class Work:
                     file.write(self._encode(one))
                 bar.set_postfix_str(f"misfit {np.median(refiner.misfits):.1e}", refresh=False)
                 self._show(bar)
-                self._heed(stop)
+                self.heed(stop)
 
     def finish(self, share: Share) -> None:
         """Say that a process has done its share, as far as it will."""
@@ -116,7 +116,7 @@ class Work:
         others = [self._finished(i) for i in range(share.count)]
         while not all(path.exists() for path in others):
             self._show(bar)
-            self._heed(stop)
+            self.heed(stop)
             time.sleep(_POLL)
         self._show(bar)
 
@@ -169,6 +169,12 @@ class Work:
             shutil.rmtree(self.folder)
         return len(missing)
 
+    @staticmethod
+    def heed(stop: StopRequest) -> None:
+        """Raise Stopped if that was requested."""
+        if stop.signum:
+            raise Stopped("stopped; what is done is kept, run again to go on", stop.signum)
+
     def _encode(self, one: Refined) -> bytes:
         record = np.zeros((), self._dtype)
         record["misfit"] = np.nan
@@ -198,8 +204,3 @@ class Work:
 
     def _show(self, bar: tqdm) -> None:
         bar.update(self._done() - bar.n)
-
-    @staticmethod
-    def _heed(stop: StopRequest) -> None:
-        if stop.signum:
-            raise Stopped("stopped; what is done is kept, run again to go on", stop.signum)

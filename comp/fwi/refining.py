@@ -124,7 +124,10 @@ def refine_file(
         work.claim({**recipe, "predictions": sha256(given.path)}, share)
         todo = work.missing(share)
 
+        stop = stack.enter_context(StopRequest())
+
         def read(row: int, kind: str | None = None) -> Sample:
+            work.heed(stop)  # many may be read before the first is begun
             start, record = given.values[row], source.record(rows[row])
             kind = kind or route(record, start, source.survey)
             return Sample(int(row), np.array(start), record, kind)
@@ -148,7 +151,6 @@ def refine_file(
                     return
                 yield sample
 
-        stop = stack.enter_context(StopRequest())
         bar = stack.enter_context(work.bar(share))
         refiner = Refiner(settings, source.survey, share.device, share.beside)
         if len(todo):

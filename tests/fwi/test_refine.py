@@ -355,6 +355,21 @@ def test_what_gains_most_in_a_second_comes_first(files, tmp_path, monkeypatch):
     assert table["prior"].tolist() == ["layered", "flat", "", "smooth", ""]
 
 
+def test_a_signal_is_heeded_while_records_are_looked_through(files, tmp_path, monkeypatch):
+    seen = []
+
+    def route(*_):
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "layered"  # so that all are looked through before the first is begun
+
+    monkeypatch.setattr(refining, "route", route)
+    with pytest.raises(Stopped):
+        refine_file(*files, tmp_path / "q.npy", QUICK, survey=TINY, hours=1)
+    assert len(seen) == 3
+
+
 def test_the_launchers_variables(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
