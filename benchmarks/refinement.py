@@ -7,14 +7,14 @@
 The truth is in prediction-file form, as scripts/simulate.py --as-test writes it; its table's column
 `family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
 and worst relative misfit, and seconds of one GPU (all are used) or of the CPU for a sample. These
-are the mean of the processes', from when all have started until each is done, as one that ends
-before the others would have more to do with more samples. Without --records, records of the truth
+are those from when all processes have started until each is done, as one that ends before the
+others would have more to do with more samples. Without --records, records of the truth
 are simulated by the exact scheme; --half rounds them to scaled float16, as prepared folders hold
 them.
 """
 
 import argparse
-import statistics
+import os
 import tempfile
 import time
 from itertools import product
@@ -59,25 +59,27 @@ def write_records(folder, ids, maps, half, device):
         save_npy(folder / f"{name}.npy", record.numpy())
 
 
-def refine(how, processes):
-    """Refine a prediction file by so many processes a GPU; the seconds of one GPU that it took."""
-    gpus = torch.cuda.device_count()
+def refine(how, samples, processes):
+    """Refine a prediction file by so many processes a GPU; seconds of one GPU for a sample."""
+    gpus = min(torch.cuda.device_count(), samples)
     if not gpus:
         start = time.perf_counter()
         refine_file(*how)
-        return time.perf_counter() - start
-    spawn, count = torch.multiprocessing.get_context("spawn"), gpus * processes
+        return (time.perf_counter() - start) / samples
+    spawn, count = torch.multiprocessing.get_context("spawn"), min(gpus * processes, samples)
     ready, spent = spawn.Barrier(count), spawn.SimpleQueue()
     torch.multiprocessing.spawn(refine_share, (how, count, gpus, ready, spent), count)
     seconds = dict(spent.get() for _ in range(count))
-    if count > 1:
-        del seconds[0]  # the first waits for the others
-    return gpus * statistics.fmean(seconds.values())
+    counted = range(count > 1, count)  # the first waits for the others
+    rows = sum(len(range(i, samples, count)) for i in counted)
+    return sum(seconds[i] for i in counted) / rows * gpus / count
 
 
 def refine_share(index, how, count, gpus, ready, spent):
     """What one of the processes does once all have started."""
-    share = Share(index, count, f"cuda:{index % gpus}", count // gpus)
+    gpu = index % gpus
+    share = Share(index, count, f"cuda:{gpu}", len(range(gpu, count, gpus)))
+    torch.set_num_threads(max(1, os.cpu_count() // count))
     torch.zeros(1, device=share.device)
     ready.wait()
     start = time.perf_counter()
@@ -86,7 +88,7 @@ def refine_share(index, how, count, gpus, ready, spent):
 
 
 def summary(before, after, result, seconds):
-    """One row; a family may end with no error at all."""
+    """One row, with seconds for a sample; a family may end with no error at all."""
     columns = {
         "samples": len(after),
         "MAE before": before.mean(),
@@ -98,7 +100,7 @@ def summary(before, after, result, seconds):
         "misfit after": result["misfit"].mean(),
         "worst": result["misfit"].max(),
         "iterations": result["iterations"].mean(),
-        "s a sample": seconds / len(after),
+        "s a sample": seconds,
         "priors": " ".join(sorted(set(result["prior"]))),
     }
     return pd.Series(columns)
@@ -127,6 +129,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.records and args.half:
         raise InputError("--half: only for records simulated here, without --records")
+    if args.processes < 1:
+        raise InputError(f"--processes: got {args.processes}, expected 1 or more")
     limit = args.limit or len(load_predictions(args.predictions))
     table, starts, truth = choose(args.predictions, args.truth, limit)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -134,8 +138,8 @@ def main() -> None:
     if unknown := [family for family in args.families or () if family not in of_family]:
         known = ", ".join(of_family)
         raise InputError(f"--families: {unknown[0]!r} is none of {args.truth}'s ({known})")
-    gpus = f"on {torch.cuda.device_count()} GPUs, {args.processes} processes each"
-    print(gpus if device == "cuda" else "on the CPU")
+    where = f"on {torch.cuda.device_count()} GPUs, {args.processes} processes each"
+    print(where if device == "cuda" else "on the CPU")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records = Path(args.records) if args.records else folder / "records"
@@ -157,7 +161,8 @@ def main() -> None:
                 given = folder / f"{family}.npy"
                 save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
                 out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
-                seconds = refine((given, records, out, settings, prior), args.processes)
+                how = given, records, out, settings, prior
+                seconds = refine(how, len(rows), args.processes)
                 result = pd.read_csv(out.with_suffix(".refined.csv"))
                 before = sample_mae(starts[rows], truth[rows])
                 after = sample_mae(load_predictions(out).values, truth[rows])

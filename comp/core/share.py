@@ -49,7 +49,7 @@ class Share:
         """As `accelerate launch` or `torchrun` say in the environment; everything without them.
 
         The processes meet in files alone, so none waits for another while it computes. Where there
-        are more of them than GPUs, they take turns.
+        are more of them than GPUs, they share these.
         """
         index, count = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1)))
         if not torch.cuda.is_available():

@@ -67,10 +67,10 @@ class FaultedInversion:
             group = torch.from_numpy(even_groups(state.velocity.cpu().numpy()))
             group = group.to(state.velocity.device)
             cost = max(price, _EVEN.share * float(state.squared))
-            moved, damping = self.layered.step(fit, _EVEN, state, cost, damping, group)
-            if moved is state:
+            after, damping = self.layered.step(fit, _EVEN, state, cost, damping, group)
+            if after is state:
                 break
-            state, price = moved, _DECLINE * price
+            state, price = after, _DECLINE * price
             tried.append(Found(state.velocity.cpu().numpy(), state.misfit))
         return tried
 

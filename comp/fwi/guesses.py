@@ -11,6 +11,7 @@ from comp.fwi.faulted import FaultedInversion
 from comp.fwi.flat import FlatInversion
 from comp.fwi.layered import LayeredInversion
 from comp.fwi.smooth import SmoothInversion
+from comp.fwi.spectral import Found
 from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
@@ -26,6 +27,8 @@ _HOPEFUL, _NEAR = 20.0, 1e-3
 # that neither found, bent layers were 22 m/s off, total variation, which fitted better, 70.
 _SIMPLER = 5.0
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
+_CONTEXT = 10**9  # bytes that a process takes of a GPU before it does anything
+LINALG_ERRORS = np.linalg.LinAlgError, torch.linalg.LinAlgError
 
 
 class Guess(NamedTuple):
@@ -63,14 +66,20 @@ def guesses(
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
     faulted, smooth = FaultedInversion(layered), SmoothInversion(layered)
 
+    def bent_layers(*given: np.ndarray | float) -> Found | None:
+        try:
+            return bent(*given) if curved else None
+        except LINALG_ERRORS:  # free cells may still do
+            return None
+
     def layers(start: np.ndarray, record: np.ndarray) -> Guess:
-        found = bent(start, record) if curved else None
+        found = bent_layers(start, record)
         if found and found.misfit <= _FINAL:
             return Guess(found.velocity, final=True)
         free = faulted(start, record)
         again = None
-        if curved and free.misfit > _ENOUGH:
-            again = bent(free.velocity, record, max(_HOPEFUL * free.misfit, _NEAR))
+        if free.misfit > _ENOUGH:
+            again = bent_layers(free.velocity, record, max(_HOPEFUL * free.misfit, _NEAR))
         best = min(filter(None, (found, again)), key=lambda one: one.misfit, default=free)
         if best.misfit > _SIMPLER * free.misfit:
             best = free
@@ -94,8 +103,12 @@ def _fits(kind: str, memory: int, device: torch.device | str, beside: int) -> bo
     if torch.device(device).type != "cuda":
         return False
     free, total = torch.cuda.mem_get_info(device)
-    free, needed = min(free, total // beside), _ROOM * memory
+    if beside > 1:  # the others may not have taken theirs yet
+        free = min(free, total // beside - _CONTEXT)
+    needed = _ROOM * memory
     if free < needed:
         needs = f"{needed / 1e9:.1f} GB of GPU memory"
-        print(f"note: Gauss-Newton for {kind} maps takes {needs}, {free / 1e9:.1f} are free: off")
+        each = f" for each of {beside} processes" if beside > 1 else ""
+        found = f"{max(free, 0) / 1e9:.1f} are free{each}"
+        print(f"note: Gauss-Newton for {kind} maps takes {needs}, {found}: off")
     return free >= needed

@@ -185,11 +185,11 @@ class LayeredInversion:
         while tries < self.tries and damping < _DAMPING[1]:
             hessian.diagonal().copy_(diagonal + damping * scale)
             try:
-                moved = unknown + self._sparse(hessian, gradient, unknown, weights, pull)
+                near = unknown + self._sparse(hessian, gradient, unknown, weights, pull)
             except torch.linalg.LinAlgError:  # rounding in float32 makes eigenvalues negative
                 damping *= 8
                 continue
-            change = to_velocity(moved, stage.slowness) - velocity
+            change = to_velocity(near, stage.slowness) - velocity
             # Beyond what the quadratic can know; NaN where the Hessian was all but singular.
             if not change.abs().mean() <= self.typical:
                 damping *= 8

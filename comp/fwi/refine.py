@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from comp.fwi.guesses import guesses
+from comp.fwi.guesses import LINALG_ERRORS, guesses
 from comp.fwi.lbfgs import BatchedLBFGS
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine_settings import Settings
@@ -24,7 +24,6 @@ from comp.fwi.wave import simulate
 # differ from their own map by 2e-4 to 5e-4, and going on would fit the rounding.
 _FOUND = 1e-3
 _SMALLEST = 1e-12  # penalty, in place of zero where it divides
-_SINGULAR = np.linalg.LinAlgError, torch.linalg.LinAlgError
 
 
 class Sample(NamedTuple):
@@ -89,7 +88,7 @@ class Refiner:
         self._spent = torch.zeros(slots, dtype=torch.int64)
         self._weight = torch.zeros(slots, dtype=torch.float64, device=device)
         # What they find is tried once the start has been evaluated; it may be the end.
-        self._final = [False] * slots
+        self._guessed, self._final = [False] * slots, [False] * slots
         how = survey, self.settings.solver, self._dtype, device
         self._guesses = guesses(*how, self.settings.newton, self.settings.curved, beside)
         self._optimizer = BatchedLBFGS(
@@ -164,14 +163,14 @@ class Refiner:
         """Have the maps that other methods find tried next, where there is one for the kind."""
         for i in slots.tolist():
             sample = self._samples[i]
-            self._final[i] = False
+            self._guessed[i] = self._final[i] = False
             if method := self._guesses.get(sample.prior):
                 try:
                     guess = method(sample.start, sample.record)
-                except _SINGULAR as error:  # one sample must not cost the others their time
+                except LINALG_ERRORS as error:  # one sample must not cost the others their time
                     print(f"note: row {sample.row}: no guess for {sample.prior} maps: {error}")
                     continue
-                self._final[i] = guess.final
+                self._guessed[i], self._final[i] = True, guess.final
                 found = torch.from_numpy(guess.velocity).reshape(1, -1)
                 self._optimizer.propose(torch.tensor([i]), found)
 
@@ -237,7 +236,7 @@ class Refiner:
         curve = self._curve[i, :spent]
         if curve[-1] <= settings.tolerance:
             return "tolerance"
-        tried = spent == 2 and self._samples[i].prior in self._guesses
+        tried = spent == 2 and self._guessed[i]
         if tried and (curve[-1] < _FOUND or (self._final[i] and curve[-1] < curve[0])):
             return "found"
         if self._optimizer.failed[i]:

@@ -37,8 +37,8 @@ from comp.fwi.shots import ShotStore
 from comp.fwi.survey import OFFICIAL, Survey
 
 _CHUNK = 512  # maps checked at once, 10 MB
-# Priors that are the last to be begun: on a GPU their samples gain 7 to 10 m/s a second, level
-# ones 28, smooth ones 40, which matters where time is short: only there are records read twice.
+# Priors that are the last to be begun: on a GPU their samples gain 10 m/s a second, smooth ones 40,
+# level ones 60, which matters where time is short: only there are records read twice.
 _LAST = ("layered",)
 
 

@@ -121,6 +121,8 @@ class SmoothInversion:
             down = -(gradient + weight * stiff).flatten()[:, None]
             moved = unknown + torch.cholesky_solve(down, factor).view_as(unknown)
             change = to_velocity(moved, stage.slowness) - velocity
+            if not change.isfinite().all():  # the factor was all but singular
+                break
             trial = velocity + change.clamp(-self.largest, self.largest)
             trials.append(survey.clip(trial))
         return fit.states(trials)

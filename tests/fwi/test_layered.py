@@ -263,3 +263,14 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
     assert method(np.array([2000.0]), np.zeros(1)) == (expected, final)
     assert limits in ([], [np.inf], [np.inf, max(20 * free, 1e-3)])
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
+def test_what_free_cells_found_is_kept_where_bent_layers_fail(monkeypatch, error):
+    def fails(self, start, record, enough=np.inf):
+        raise error("singular")
+
+    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(2001, 1e-3))
+    monkeypatch.setattr(CurvedInversion, "__call__", fails)
+    method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on")["layered"]
+    assert method(np.array([2000.0]), np.zeros(1)) == (2001, False)

@@ -132,6 +132,20 @@ def test_less_of_the_prior_is_rougher_and_fits_better(start):
     assert penalties == sorted(penalties)
 
 
+def test_no_trial_comes_from_a_factor_that_is_all_but_singular(start, monkeypatch):
+    """The ones before it stay."""
+    invert = SmoothInversion(LayeredInversion(SURVEY))
+    fit = invert.layered.fit(1.0, record(smooth()))
+    state, solve, called = fit.state(torch.from_numpy(start)), torch.cholesky_solve, []
+
+    def spoilt(right, factor):
+        called.append(1)
+        return solve(right, factor) * (torch.nan if len(called) == 3 else 1)
+
+    monkeypatch.setattr(torch, "cholesky_solve", spoilt)
+    assert len(invert._trials(fit, Stage(1, 1), state)) == 2
+
+
 def test_the_precision_is_that_of_the_priors_penalty():
     velocity = torch.from_numpy(smooth())
     precision = _precision(SURVEY.map_shape, velocity.device)
