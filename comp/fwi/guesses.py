@@ -1,5 +1,6 @@
 """Other methods than L-BFGS, for the kinds of map that they invert better."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,10 @@ _HOPEFUL, _NEAR = 20.0, 1e-3
 # So few unknowns are nearer to the map even where one for each cell fits better by this: of a map
 # that neither found, bent layers were 22 m/s off, total variation, which fitted better, 70.
 _SIMPLER = 5.0
+# Above this misfit a map may be of the other kind, layered or smooth, and is where that method fits
+# better by this factor: of 24 maps of a family, blurred, the router took up to five photographs for
+# layers and up to seven of layers for photographs. By its own method either ends at 2e-6 to 2e-5.
+_DOUBTFUL, _CLEARLY = 2e-5, 0.3
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 _CONTEXT = 10**9  # bytes that a process takes of a GPU before it does anything
 LINALG_ERRORS = np.linalg.LinAlgError, torch.linalg.LinAlgError
@@ -36,10 +41,12 @@ class Guess(NamedTuple):
 
     Attributes:
         velocity: (ny, nx) m/s.
+        misfit: its relative L2 one, NaN where the method does not say.
         final: it is of so few unknowns that fitting the record better would make the map worse.
     """
 
     velocity: np.ndarray
+    misfit: float = math.nan
     final: bool = False
 
 
@@ -75,7 +82,7 @@ def guesses(
     def layers(start: np.ndarray, record: np.ndarray) -> Guess:
         found = bent_layers(start, record)
         if found and found.misfit <= _FINAL:
-            return Guess(found.velocity, final=True)
+            return Guess(*found, final=True)
         free = faulted(start, record)
         again = None
         if free.misfit > _ENOUGH:
@@ -83,10 +90,10 @@ def guesses(
         best = min(filter(None, (found, again)), key=lambda one: one.misfit, default=free)
         if best.misfit > _SIMPLER * free.misfit:
             best = free
-        return Guess(best.velocity, final=best is not free and best.misfit <= _FINAL)
+        return Guess(*best, final=best is not free and best.misfit <= _FINAL)
 
     def smooth_field(start: np.ndarray, record: np.ndarray) -> Guess:
-        return Guess(smooth(start, record).velocity)
+        return Guess(*smooth(start, record))
 
     found: dict[str, Method] = {"flat": lambda start, record: Guess(flat(start, record))}
     for kind, method, memory in (
@@ -95,7 +102,22 @@ def guesses(
     ):
         if newton == "on" or (newton == "auto" and _fits(kind, memory, device, beside)):
             found[kind] = method
+    if {"layered", "smooth"} <= found.keys():
+        found |= {"layered": _either(layers, smooth_field), "smooth": _either(smooth_field, layers)}
     return found
+
+
+def _either(first: Method, second: Method) -> Method:
+    """The second method too where the first leaves doubt."""
+
+    def method(start: np.ndarray, record: np.ndarray) -> Guess:
+        found = first(start, record)
+        if found.final or found.misfit <= _DOUBTFUL:
+            return found
+        other = second(start, record)
+        return other if other.misfit < _CLEARLY * found.misfit else found
+
+    return method
 
 
 def _fits(kind: str, memory: int, device: torch.device | str, beside: int) -> bool:

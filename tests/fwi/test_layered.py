@@ -10,6 +10,7 @@ from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.guesses import guesses
 from comp.fwi.layered import NEAR_DAMPING, LayeredInversion, Stage, _weights
+from comp.fwi.smooth import SmoothInversion
 from comp.fwi.sparse import SparseChange, variation
 from comp.fwi.spectral import Found, SpectralFit
 from comp.fwi.survey import Survey
@@ -260,8 +261,10 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
     without = lambda self, start, record: Found(start + 1, free)  # noqa: E731
     monkeypatch.setattr(FaultedInversion, "__call__", without)
     monkeypatch.setattr(CurvedInversion, "__call__", found)
+    monkeypatch.setattr(SmoothInversion, "__call__", lambda *_: Found(0, np.inf))
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
-    assert method(np.array([2000.0]), np.zeros(1)) == (expected, final)
+    guess = method(np.array([2000.0]), np.zeros(1))
+    assert (guess.velocity, guess.final) == (expected, final)
     assert limits in ([], [np.inf], [np.inf, max(20 * free, 1e-3)])
 
 
@@ -270,7 +273,35 @@ def test_what_free_cells_found_is_kept_where_bent_layers_fail(monkeypatch, error
     def fails(self, start, record, enough=np.inf):
         raise error("singular")
 
-    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(2001, 1e-3))
+    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(2001, 2e-5))
     monkeypatch.setattr(CurvedInversion, "__call__", fails)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on")["layered"]
-    assert method(np.array([2000.0]), np.zeros(1)) == (2001, False)
+    assert method(np.array([2000.0]), np.zeros(1)) == (2001, 2e-5, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "smooth", "expected"),
+    [
+        ("layered", 2e-5, 1e-9, "layers"),  # beyond doubt
+        ("layered", 1e-3, 1e-5, "smooth"),
+        ("layered", 1e-3, 5e-4, "layers"),  # not clearly better
+        ("smooth", 1e-9, 2e-5, "smooth"),
+        ("smooth", 1e-6, 1e-4, "layers"),
+        ("smooth", 5e-5, 1e-4, "smooth"),
+    ],
+)
+def test_the_other_kind_is_tried_where_the_routers_leaves_doubt(
+    monkeypatch, kind, layers, smooth, expected
+):
+    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found("layers", layers))
+    monkeypatch.setattr(CurvedInversion, "__call__", lambda *_: None)
+    monkeypatch.setattr(SmoothInversion, "__call__", lambda *_: Found("smooth", smooth))
+    method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved=False)[kind]
+    found = method(np.array([2000.0]), np.zeros(1))
+    assert found == (expected, {"layers": layers, "smooth": smooth}[expected], False)
+
+
+def test_layers_that_were_taken_for_a_photograph_are_found():
+    method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved=False)["smooth"]
+    found = method(blurred(faulted()), record(faulted()))
+    assert error(found.velocity) < 1 and found.misfit < 1e-5
