@@ -269,7 +269,7 @@ def test_a_final_guess_ends_the_refinement(monkeypatch, observed, final):
     """Though its misfit is one that L-BFGS could lower."""
     layers = Layers(VELOCITY * [1, 1, 1.02], bent().depth).map(24)
     monkeypatch.setattr(
-        refine, "guesses", lambda *how: {"layered": lambda *of: Guess(layers, final)}
+        refine, "guesses", lambda *how: {"layered": lambda *of: Guess(layers, final=final)}
     )
     settings = Settings(evaluations=6, batch=1)
     sample = Sample(0, gaussian_filter(layers, 2.0), observed, "layered")
