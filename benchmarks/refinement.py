@@ -8,9 +8,8 @@ The truth is in prediction-file form, as scripts/simulate.py --as-test writes it
 `family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
 and worst relative misfit, and seconds of one GPU (all are used) or of the CPU for a sample. These
 are those from when all processes have started until each is done, as one that ends before the
-others would have more to do with more samples. Without --records, records of the truth
-are simulated by the exact scheme; --half rounds them to scaled float16, as prepared folders hold
-them.
+others would have more to do with more samples. Without --records, records of the truth are
+simulated by the exact scheme; --half rounds them to scaled float16, as prepared folders hold them.
 """
 
 import argparse
@@ -68,17 +67,18 @@ def refine(how, samples, processes):
         return (time.perf_counter() - start) / samples
     spawn, count = torch.multiprocessing.get_context("spawn"), min(gpus * processes, samples)
     ready, spent = spawn.Barrier(count), spawn.SimpleQueue()
-    torch.multiprocessing.spawn(refine_share, (how, count, gpus, ready, spent), count)
+    torch.multiprocessing.spawn(refine_share, (how, count, ready, spent), count)
     seconds = dict(spent.get() for _ in range(count))
     counted = range(count > 1, count)  # the first waits for the others
     rows = sum(len(range(i, samples, count)) for i in counted)
     return sum(seconds[i] for i in counted) / rows * gpus / count
 
 
-def refine_share(index, how, count, gpus, ready, spent):
+def refine_share(index, how, count, ready, spent):
     """What one of the processes does once all have started."""
-    gpu = index % gpus
-    share = Share(index, count, f"cuda:{gpu}", len(range(gpu, count, gpus)))
+    os.environ.update(RANK=str(index), LOCAL_RANK=str(index))
+    os.environ.update(WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count))
+    share = Share.of_launcher()
     torch.set_num_threads(max(1, os.cpu_count() // count))
     torch.zeros(1, device=share.device)
     ready.wait()

@@ -129,8 +129,8 @@ class LayeredInversion:
             if stage.highest != reach:
                 reach, cost = stage.highest, math.inf
                 fit = self.fit(reach, record)
-                state, worst = fit.states([velocity, plain])
-                worst = worst.squared
+                state, without = fit.states([velocity, plain])
+                worst = without.squared
             for _ in range(stage.steps):
                 if state.misfit <= self.tolerance:
                     return state.velocity.cpu().numpy()

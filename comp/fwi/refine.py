@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from comp.fwi.guesses import LINALG_ERRORS, guesses
+from comp.fwi.guesses import LINALG_ERRORS, Guess, guesses
 from comp.fwi.lbfgs import BatchedLBFGS
 from comp.fwi.priors import PRIORS
 from comp.fwi.refine_settings import Settings
@@ -88,7 +88,7 @@ class Refiner:
         self._spent = torch.zeros(slots, dtype=torch.int64)
         self._weight = torch.zeros(slots, dtype=torch.float64, device=device)
         # What they find is tried once the start has been evaluated; it may be the end.
-        self._guessed, self._final = [False] * slots, [False] * slots
+        self._guess: list[Guess | None] = [None] * slots
         how = survey, self.settings.solver, self._dtype, device
         self._guesses = guesses(*how, self.settings.newton, self.settings.curved, beside)
         self._optimizer = BatchedLBFGS(
@@ -157,20 +157,20 @@ class Refiner:
         self._curve[slots, spent] = torch.where(taken, squared.sqrt().cpu(), before)
         self._spent[slots] += 1
         self._reweight(slots[self._spent[slots] % self.settings.reweight == 0])
-        self._guess(slots[begun])
+        self._try_guesses(slots[begun])
 
-    def _guess(self, slots: torch.Tensor) -> None:
+    def _try_guesses(self, slots: torch.Tensor) -> None:
         """Have the maps that other methods find tried next, where there is one for the kind."""
         for i in slots.tolist():
             sample = self._samples[i]
-            self._guessed[i] = self._final[i] = False
+            self._guess[i] = None
             if method := self._guesses.get(sample.prior):
                 try:
                     guess = method(sample.start, sample.record)
                 except LINALG_ERRORS as error:  # one sample must not cost the others their time
                     print(f"note: row {sample.row}: no guess for {sample.prior} maps: {error}")
                     continue
-                self._guessed[i], self._final[i] = True, guess.final
+                self._guess[i] = guess
                 found = torch.from_numpy(guess.velocity).reshape(1, -1)
                 self._optimizer.propose(torch.tensor([i]), found)
 
@@ -236,8 +236,8 @@ class Refiner:
         curve = self._curve[i, :spent]
         if curve[-1] <= settings.tolerance:
             return "tolerance"
-        tried = spent == 2 and self._guessed[i]
-        if tried and (curve[-1] < _FOUND or (self._final[i] and curve[-1] < curve[0])):
+        guess = self._guess[i] if spent == 2 else None
+        if guess and (curve[-1] < _FOUND or (guess.final and curve[-1] < curve[0])):
             return "found"
         if self._optimizer.failed[i]:
             return "no descent"

@@ -79,8 +79,7 @@ class SmoothInversion:
     def __call__(self, start: np.ndarray, record: np.ndarray) -> Found:
         """The map reached from a start (ny, nx) in m/s and a record (shots, nt, receivers)."""
         survey = self.layered.survey
-        velocity = torch.from_numpy(start.astype(np.float64)).to(self.layered.device)
-        velocity = survey.clip(velocity)
+        velocity = survey.clip(torch.from_numpy(start.astype(np.float64)).to(self.layered.device))
         for stage in self.stages:
             fit = self.layered.fit(stage.highest, record, self.last)
             state = fit.state(velocity)

@@ -73,7 +73,7 @@ class SparseChange:
         # A graph works on the memory that it was recorded with: all that a sweep uses stays.
         self._inverse = torch.zeros_like(self._laplacian)  # times the penalty
         self._map, self._free, self._back = cells.new_zeros(3, *shape)
-        self._jumps, self._before, self._near = cells.new_zeros(3, 2, *shape)
+        self._jumps = cells.new_zeros(2, *shape)
         # Split − dual − b, below a row and beside a column of zeros.
         self._flows = cells.new_zeros(2, shape[0] + 1, shape[1] + 1)
         self._split = _Split(self._flows[:, 1:, 1:])
@@ -118,9 +118,10 @@ class SparseChange:
         inverse = torch.cholesky_inverse(factor)
         torch.sub(velocity, (inverse @ gradient.flatten()).view_as(velocity), out=self._free)
         torch.mul(inverse, rho, out=self._inverse)
-        for padded, parts in ((self._before, differences(velocity)), (self._near, weights)):
-            padded[0, :-1], padded[1, :, :-1] = parts  # the rest stays zero
-        self._split.set(self._before, self._near / rho)
+        before, near = self._jumps.new_zeros(2, *self._jumps.shape)
+        for padded, parts in ((before, differences(velocity)), (near, weights)):
+            padded[0, :-1], padded[1, :, :-1] = parts
+        self._split.set(before, near / rho)
         self._sweeps(pull is not None)
         return self._map - velocity
 
