@@ -11,6 +11,7 @@ from comp.fwi.curved import CurvedInversion
 from comp.fwi.faulted import FaultedInversion
 from comp.fwi.flat import FlatInversion
 from comp.fwi.layered import LayeredInversion
+from comp.fwi.router import evenness
 from comp.fwi.smooth import SmoothInversion
 from comp.fwi.spectral import Found
 from comp.fwi.survey import Survey
@@ -27,10 +28,15 @@ _HOPEFUL, _NEAR = 20.0, 1e-3
 # So few unknowns are nearer to the map even where one for each cell fits better by this: of a map
 # that neither found, bent layers were 22 m/s off, total variation, which fitted better, 70.
 _SIMPLER = 5.0
-# Above this misfit a map may be of the other kind, layered or smooth, and is where that method fits
-# better by this factor: of 24 maps of a family, blurred, the router took up to five photographs for
-# layers and up to seven of layers for photographs. By its own method either ends at 2e-6 to 2e-5.
-_DOUBTFUL, _CLEARLY = 2e-5, 0.3
+# Above this misfit a map may be of the other kind, layered or smooth: by its own method either ends
+# at 2e-6 to 2e-5 …
+_DOUBTFUL = 2e-5
+# … as it may where what was found does not look like its kind. Layered or smooth Gauss-Newton left
+# photographs an `evenness` of 0.61 and more (24 maps), smooth one left layers at most 0.56 where it
+# got below that misfit; published layers have at most 0.44.
+_EVEN = 0.59
+# What is of the map's kind is nearer to it even where the other fits better by this.
+_ALIKE = 5.0
 _ROOM = 1.2  # of its own arrays, for the simulations and what lies between
 _CONTEXT = 10**9  # bytes that a process takes of a GPU before it does anything
 LINALG_ERRORS = np.linalg.LinAlgError, torch.linalg.LinAlgError
@@ -103,21 +109,28 @@ def guesses(
         if newton == "on" or (newton == "auto" and _fits(kind, memory, device, beside)):
             found[kind] = method
     if {"layered", "smooth"} <= found.keys():
-        found |= {"layered": _either(layers, smooth_field), "smooth": _either(smooth_field, layers)}
+        found["layered"] = _either(layers, smooth_field, even=False)
+        found["smooth"] = _either(smooth_field, layers, even=True)
     return found
 
 
-def _either(first: Method, second: Method) -> Method:
-    """The second method too where the first leaves doubt."""
+def _either(first: Method, second: Method, even: bool) -> Method:
+    """The second method too where the first leaves doubt; `even` maps are what the first is for."""
 
     def method(start: np.ndarray, record: np.ndarray) -> Guess:
         found = first(start, record)
-        if found.final or found.misfit <= _DOUBTFUL:
+        if found.final or (found.misfit <= _DOUBTFUL and _is_even(found) == even):
             return found
         other = second(start, record)
-        return other if other.misfit < _CLEARLY * found.misfit else found
+        best = other if other.misfit < found.misfit else found
+        own = found if _is_even(best) == even else other
+        return own if own.misfit <= _ALIKE * best.misfit else best
 
     return method
+
+
+def _is_even(guess: Guess) -> bool:
+    return evenness(guess.velocity) > _EVEN
 
 
 def _fits(kind: str, memory: int, device: torch.device | str, beside: int) -> bool:

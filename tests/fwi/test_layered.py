@@ -262,6 +262,7 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
     monkeypatch.setattr(FaultedInversion, "__call__", without)
     monkeypatch.setattr(CurvedInversion, "__call__", found)
     monkeypatch.setattr(SmoothInversion, "__call__", lambda *_: Found(0, np.inf))
+    monkeypatch.setattr("comp.fwi.guesses.evenness", lambda _: 0)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
     guess = method(np.array([2000.0]), np.zeros(1))
     assert (guess.velocity, guess.final) == (expected, final)
@@ -273,32 +274,42 @@ def test_what_free_cells_found_is_kept_where_bent_layers_fail(monkeypatch, error
     def fails(self, start, record, enough=np.inf):
         raise error("singular")
 
-    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(2001, 2e-5))
+    step = np.where(np.arange(8) < 4, 2000.0, 3000.0)[:, None].repeat(8, 1)
+    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(step, 2e-5))
     monkeypatch.setattr(CurvedInversion, "__call__", fails)
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on")["layered"]
-    assert method(np.array([2000.0]), np.zeros(1)) == (2001, 2e-5, False)
+    found = method(np.array([2000.0]), np.zeros(1))
+    assert found.velocity is step and found[1:] == (2e-5, False)
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers", "smooth", "expected"),
+    ("kind", "layers", "smooth", "even", "expected"),
     [
-        ("layered", 2e-5, 1e-9, "layers"),  # beyond doubt
-        ("layered", 1e-3, 1e-5, "smooth"),
-        ("layered", 1e-3, 5e-4, "layers"),  # not clearly better
-        ("smooth", 1e-9, 2e-5, "smooth"),
-        ("smooth", 1e-6, 1e-4, "layers"),
-        ("smooth", 5e-5, 1e-4, "smooth"),
+        ("layered", 2e-5, 1e-9, False, "layers"),  # beyond doubt
+        ("layered", 1e-6, 4e-6, True, "smooth"),  # does not look like layers
+        ("layered", 1e-6, 1e-5, True, "layers"),  # fits much better whatever it looks like
+        ("layered", 1e-3, 1e-5, True, "smooth"),
+        ("layered", 1e-3, 5e-4, False, "layers"),
+        ("layered", 1e-3, 1e-5, False, "smooth"),
+        ("smooth", 1e-9, 2e-5, True, "smooth"),
+        ("smooth", 4e-6, 1e-6, False, "layers"),
+        ("smooth", 1e-6, 1e-4, True, "layers"),
+        ("smooth", 1e-5, 4e-5, False, "layers"),
+        ("smooth", 5e-5, 1e-4, True, "smooth"),
     ],
 )
 def test_the_other_kind_is_tried_where_the_routers_leaves_doubt(
-    monkeypatch, kind, layers, smooth, expected
+    monkeypatch, kind, layers, smooth, even, expected
 ):
-    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found("layers", layers))
-    monkeypatch.setattr(CurvedInversion, "__call__", lambda *_: None)
-    monkeypatch.setattr(SmoothInversion, "__call__", lambda *_: Found("smooth", smooth))
+    """By misfits, and by whether what is found is even."""
+    of_layers, of_smooth = (np.full((2, 2), value) for value in (2000.0, 3000.0))
+    monkeypatch.setattr(FaultedInversion, "__call__", lambda *_: Found(of_layers, layers))
+    monkeypatch.setattr(SmoothInversion, "__call__", lambda *_: Found(of_smooth, smooth))
+    monkeypatch.setattr("comp.fwi.guesses.evenness", lambda _: float(even))
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved=False)[kind]
     found = method(np.array([2000.0]), np.zeros(1))
-    assert found == (expected, {"layers": layers, "smooth": smooth}[expected], False)
+    velocity, misfit = {"layers": (of_layers, layers), "smooth": (of_smooth, smooth)}[expected]
+    assert found.velocity is velocity and found.misfit == misfit
 
 
 def test_layers_that_were_taken_for_a_photograph_are_found():
