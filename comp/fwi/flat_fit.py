@@ -5,6 +5,7 @@ density is constant. So modelled shots are taken as linear in 1/v² of each cell
 they are far less so.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver, simulate
 
 _BATCH = 128  # maps simulated in one call
+_FADE = 0.3  # of the highest frequency
 _DIFFERENCE = 2.0  # m/s, of the finite differences
 _UNIT = 2000.0**3  # makes a change of u one of v at 2000 m/s
 
@@ -76,12 +78,22 @@ class FlatFit:
         solver: Solver,
         dtype: torch.dtype,
         device: torch.device | str,
+        highest: float = math.inf,
     ) -> None:
-        """For a record (shots, nt, receivers) of `survey`; the rest says how to simulate."""
+        """For a record (shots, nt, receivers) of `survey`.
+
+        Args:
+            survey, record: what to fit.
+            solver, dtype, device: how to simulate.
+            highest: Hz; of the spectrum what is above fades out.
+        """
         self._survey = replace(survey, source_columns=survey.source_columns[:1])
         self._solver, self._dtype, self._device = solver, dtype, device
         self._rows = self._survey.trusted_rows
+        frequencies = torch.fft.rfftfreq(self._rows, survey.dt)[:, None].to(device)
+        self._share = (1 - (frequencies / highest - 1) / _FADE).clamp(0, 1)
         observed = torch.from_numpy(record[:1, : self._rows].astype(np.float64)).to(device)
+        observed = self._low(observed)
         power = avg_pool2d(observed**2, (51, 5), 1, (25, 2), count_include_pad=False)
         weight = (power + 1e-4 * power.max()).rsqrt()
         self._weight = weight / (weight * observed).norm()
@@ -115,7 +127,14 @@ class FlatFit:
                 simulate(part.contiguous(), self._survey, self._solver)
                 for part in maps.split(_BATCH)
             ]
-        return self._weight * torch.cat(records)[:, :, : self._rows].double()
+        return self._weight * self._low(torch.cat(records)[:, :, : self._rows].double())
+
+    def _low(self, records: torch.Tensor) -> torch.Tensor:
+        """The frequencies that are fitted, of records (…, rows, receivers)."""
+        if self._share.min() == 1:
+            return records
+        spectrum = torch.fft.rfft(records, dim=-2)
+        return torch.fft.irfft(self._share * spectrum, self._rows, dim=-2)
 
 
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -18,22 +18,25 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 Newton = Literal["auto", "on", "off"]
-# Relative misfit of bent layers that are the map, but for a few rows; L-BFGS could only spoil them.
-# Beyond, they may not be all of it.
-_FINAL = 2e-3
-# Where even layers leave a misfit above this, bent ones are looked for in what they leave …
-_ENOUGH = 1e-5
+# Relative misfit of bent layers that are the map: up to the first nothing else is tried, up to the
+# other few rows can be wrong, and L-BFGS could only spoil them. Beyond, they may not be all of it.
+_SURE, _FINAL = 1e-4, 2e-3
+# Where even layers leave a misfit above the first, bent ones are looked for in what they leave; if
+# these were soon given up before, above the second …
+_ENOUGH, _UNBENT = 1e-5, 1e-4
 # … and given up unless they get down to this multiple of its misfit at once, or to this misfit.
 _HOPEFUL, _NEAR = 20.0, 1e-3
+# Above this one nothing has been found, and bent layers are not given up halfway again.
+_LOST = 1e-2
 # So few unknowns are nearer to the map even where one for each cell fits better by this: of a map
 # that neither found, bent layers were 22 m/s off, total variation, which fitted better, 70.
 _SIMPLER = 5.0
-# Above this misfit a map may be of the other kind, layered or smooth: by its own method either ends
-# at 2e-6 to 2e-5 …
-_DOUBTFUL = 2e-5
-# … as it may where what was found does not look like its kind. Layered or smooth Gauss-Newton left
-# photographs an `evenness` of 0.61 and more (24 maps), smooth one left layers at most 0.56 where it
-# got below that misfit; published layers have at most 0.44.
+# Above these misfits layered and smooth Gauss-Newton leave doubt whether a map is of their kind. By
+# its own method either ends at 2e-6 to 2e-5, but for faulted layers that are not all found.
+_DOUBTFUL = {"layered": 1e-3, "smooth": 2e-5}
+# So they do where what was found does not look like their kind. Either left photographs an
+# `evenness` of 0.61 and more (24 maps), the smooth one left layers at most 0.56 where it got below
+# that misfit; published layers have at most 0.44.
 _EVEN = 0.59
 # What is of the map's kind is nearer to it even where the other fits better by this.
 _ALIKE = 5.0
@@ -79,21 +82,25 @@ def guesses(
     flat, layered, bent = FlatInversion(*how), LayeredInversion(*how), CurvedInversion(*how)
     faulted, smooth = FaultedInversion(layered), SmoothInversion(layered)
 
-    def bent_layers(*given: np.ndarray | float) -> Found | None:
+    def bent_layers(*given: np.ndarray | float, patient: bool = False) -> Found | None:
         try:
-            return bent(*given) if curved else None
+            return bent(*given, patient=patient) if curved else None
         except LINALG_ERRORS:  # free cells may still do
             return None
 
     def layers(start: np.ndarray, record: np.ndarray) -> Guess:
         found = bent_layers(start, record)
-        if found and found.misfit <= _FINAL:
+        if found and found.misfit <= _SURE:
             return Guess(*found, final=True)
-        free = faulted(start, record)
-        again = None
-        if free.misfit > _ENOUGH:
-            again = bent_layers(free.velocity, record, max(_HOPEFUL * free.misfit, _NEAR))
-        best = min(filter(None, (found, again)), key=lambda one: one.misfit, default=free)
+        near = found is not None and found.misfit <= _FINAL
+        free = faulted(found.velocity if near else start, record)
+        tried = [found]
+        if not near and free.misfit > (_ENOUGH if found else _UNBENT):
+            enough = max(_HOPEFUL * free.misfit, _NEAR)
+            tried.append(bent_layers(free.velocity, record, enough))
+        if free.misfit > _LOST:
+            tried.append(bent_layers(start, record, patient=True))
+        best = min(filter(None, tried), key=lambda one: one.misfit, default=free)
         if best.misfit > _SIMPLER * free.misfit:
             best = free
         return Guess(*best, final=best is not free and best.misfit <= _FINAL)
@@ -109,28 +116,27 @@ def guesses(
         if newton == "on" or (newton == "auto" and _fits(kind, memory, device, beside)):
             found[kind] = method
     if {"layered", "smooth"} <= found.keys():
-        found["layered"] = _either(layers, smooth_field, even=False)
-        found["smooth"] = _either(smooth_field, layers, even=True)
+        found["layered"] = _either("layered", layers, smooth_field)
+        found["smooth"] = _either("smooth", smooth_field, layers)
     return found
 
 
-def _either(first: Method, second: Method, even: bool) -> Method:
-    """The second method too where the first leaves doubt; `even` maps are what the first is for."""
+def _either(kind: str, first: Method, second: Method) -> Method:
+    """The second method too where the first, for maps of its kind, leaves doubt."""
+
+    def fitting(guess: Guess) -> bool:
+        return (evenness(guess.velocity) > _EVEN) == (kind == "smooth")
 
     def method(start: np.ndarray, record: np.ndarray) -> Guess:
         found = first(start, record)
-        if found.final or (found.misfit <= _DOUBTFUL and _is_even(found) == even):
+        if found.final or (found.misfit <= _DOUBTFUL[kind] and fitting(found)):
             return found
         other = second(start, record)
         best = other if other.misfit < found.misfit else found
-        own = found if _is_even(best) == even else other
+        own = found if fitting(best) else other
         return own if own.misfit <= _ALIKE * best.misfit else best
 
     return method
-
-
-def _is_even(guess: Guess) -> bool:
-    return evenness(guess.velocity) > _EVEN
 
 
 def _fits(kind: str, memory: int, device: torch.device | str, beside: int) -> bool:

@@ -211,6 +211,13 @@ def test_what_the_layers_cannot_explain_is_given_up(monkeypatch):
     assert reached(monkeypatch, [4e-3, 2e-3], enough=5e-4) == (4e-3, 1, 0)
 
 
+def test_a_turn_is_given_up_halfway_unless_patient(observed):
+    """One bent interface less than there are, and a start that is fine otherwise."""
+    invert = CurvedInversion(SURVEY, layers=range(2, 3), turns=1, cycles=0, rounds=0)
+    assert invert(bent().map(24), observed) is None
+    assert invert(bent().map(24), observed, patient=True).misfit > 0.04
+
+
 def test_total_variation_takes_turns_where_moves_end_short(observed, monkeypatch):
     maps = iter([bent().map(24)])
     monkeypatch.setattr(LayeredInversion, "__call__", lambda self, start, record: next(maps))

@@ -236,25 +236,29 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
 
 
 @pytest.mark.parametrize(
-    ("curved", "first", "again", "free", "expected", "final"),
+    ("curved", "first", "free", "others", "expected", "final"),
     [
-        (True, 1e-3, None, 1e-4, 4000, True),  # found at once
-        (True, 1e-2, 1e-5, 3e-5, 4002, True),  # found in what total variation leaves
-        (True, None, 1e-3, 1e-4, 2001, False),  # layers that fit much worse than free cells
-        (True, 1e-2, 4e-4, 1e-4, 4002, True),  # not much worse
-        (True, 4e-3, None, 1e-3, 4000, False),
-        (True, 4e-3, 5e-3, 9e-3, 4000, False),  # nothing fits: the best of it
-        (True, 1e-2, 1e-7, 9e-6, 2001, False),  # total variation was enough
-        (False, 1e-3, 1e-3, 1e-2, 2001, False),
+        (True, 1e-4, None, [], 4000, True),  # found at once
+        (True, 1e-3, 3e-4, [], 4000, True),  # but for a few rows
+        (True, 1e-3, 1e-4, [], 4001, False),  # free cells fit much better from there
+        (True, 1e-2, 3e-5, [1e-5], 4002, True),  # found in what total variation leaves
+        (True, None, 1e-3, [6e-3], 2001, False),  # layers that fit much worse than free cells
+        (True, None, 1e-4, [], 2001, False),  # soon given up, and good without
+        (True, 1e-2, 1e-4, [4e-4], 4002, True),  # not much worse
+        (True, 4e-3, 1e-3, [None], 4000, False),
+        (True, 4e-3, 9e-3, [5e-3], 4000, False),  # nothing fits: the best of it
+        (True, 1e-2, 9e-6, [], 2001, False),  # total variation was enough
+        (True, None, 2e-2, [3e-2, 1.5e-2], 4000, False),  # lost: with patience from the start
+        (False, None, 1e-2, [], 2001, False),
     ],
 )
 def test_bent_layers_are_taken_where_they_explain_the_record(
-    monkeypatch, curved, first, again, free, expected, final
+    monkeypatch, curved, first, free, others, expected, final
 ):
-    results, limits = iter([first, again]), []
+    results, limits = iter([first, *others]), []
 
-    def found(self, start, record, enough=np.inf):
-        limits.append(enough)
+    def found(self, start, record, enough=np.inf, patient=False):
+        limits.append((enough, patient))
         misfit = next(results)
         return None if misfit is None else Found(start * 2, misfit)
 
@@ -266,12 +270,16 @@ def test_bent_layers_are_taken_where_they_explain_the_record(
     method = guesses(SURVEY, "sponge", torch.float32, "cpu", "on", curved)["layered"]
     guess = method(np.array([2000.0]), np.zeros(1))
     assert (guess.velocity, guess.final) == (expected, final)
-    assert limits in ([], [np.inf], [np.inf, max(20 * free, 1e-3)])
+    expected_limits = [(np.inf, False)] if curved else []
+    if others:
+        expected_limits.append((max(20 * free, 1e-3), False))
+    assert limits == [*expected_limits, (np.inf, True)][: len(limits)]
+    assert len(limits) == curved * (1 + len(others))
 
 
 @pytest.mark.parametrize("error", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
 def test_what_free_cells_found_is_kept_where_bent_layers_fail(monkeypatch, error):
-    def fails(self, start, record, enough=np.inf):
+    def fails(self, start, record, enough=np.inf, patient=False):
         raise error("singular")
 
     step = np.where(np.arange(8) < 4, 2000.0, 3000.0)[:, None].repeat(8, 1)
@@ -290,7 +298,8 @@ def test_what_free_cells_found_is_kept_where_bent_layers_fail(monkeypatch, error
         ("layered", 1e-6, 1e-5, True, "layers"),  # fits much better whatever it looks like
         ("layered", 1e-3, 1e-5, True, "smooth"),
         ("layered", 1e-3, 5e-4, False, "layers"),
-        ("layered", 1e-3, 1e-5, False, "smooth"),
+        ("layered", 1e-3, 1e-5, False, "layers"),  # beyond doubt as well
+        ("layered", 1e-2, 1e-5, False, "smooth"),
         ("smooth", 1e-9, 2e-5, True, "smooth"),
         ("smooth", 4e-6, 1e-6, False, "layers"),
         ("smooth", 1e-6, 1e-4, True, "layers"),
