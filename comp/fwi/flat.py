@@ -8,9 +8,10 @@ a five-shot simulation an unknown.
 Velocities of single cells are far beyond what 15 Hz resolve: the spectrum of the Hessian falls by
 six orders over the depths. What the waves leave open is settled by sparseness: by dividing the
 depths into blocks of one velocity each, and, as long as the start is too far off for that, by total
-variation.
+variation; where it is farther still, by that with low frequencies first (Bunks et al., 1995).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,12 @@ class FlatInversion:
     Attributes:
         survey: of the records.
         solver, dtype, device: of the simulations.
-        smooth_steps: Gauss-Newton steps with total variation, at most.
+        low: highest frequencies of steps with total variation before all others, in peak
+            frequencies of the wavelet …
+        low_steps: … so many with each …
+        far: … where a start has a misfit above this; otherwise it is tried without them first …
+        poor: … and the other way where one ends above this misfit.
+        smooth_steps: Gauss-Newton steps with total variation and all frequencies, at most.
         block_steps: steps with blocks, at most; most records need two to five.
         patience: steps with blocks that may bring nothing, before total variation is asked again.
         tolerance: relative misfit at which it ends.
@@ -47,6 +53,10 @@ class FlatInversion:
     solver: Solver = "sponge"
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    low: tuple[float, ...] = (1 / 3, 7 / 15, 2 / 3, 14 / 15)
+    low_steps: int = 3
+    far: float = 0.6
+    poor: float = 3e-3
     smooth_steps: int = 7
     block_steps: int = 16
     patience: int = 3
@@ -61,8 +71,32 @@ class FlatInversion:
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The (ny, nx) map of level layers for a start (ny, nx) and a record, float64, m/s."""
-        fit = FlatFit(self.survey, record, self.solver, self.dtype, self.device)
-        smooth = fit.states(start.mean(1, dtype=np.float64)[None])[0]
+        fit = self._fit(record)
+        given = fit.states(start.mean(1, dtype=np.float64)[None])[0]
+        found = given
+        for low in (True, False) if given.misfit > self.far else (False, True):
+            near = self._low(record, given.profile) if low else given.profile
+            reached = self._find(fit, fit.states(near[None])[0])
+            found = min(found, reached, key=lambda state: state.misfit)
+            if found.misfit <= self.poor:
+                break
+        return np.repeat(found.profile[:, None], self.survey.nx, 1)
+
+    def _fit(self, record: np.ndarray, highest: float = math.inf) -> FlatFit:
+        return FlatFit(self.survey, record, self.solver, self.dtype, self.device, highest)
+
+    def _low(self, record: np.ndarray, profile: np.ndarray) -> np.ndarray:
+        """The profile (ny,) after steps with low frequencies."""
+        for highest in self.low:
+            fit = self._fit(record, highest * self.survey.peak_frequency)
+            state = fit.states(profile[None])[0]
+            for _ in range(self.low_steps):
+                state = self._smoother(fit, fit.slope(state))
+            profile = state.profile
+        return profile
+
+    def _find(self, fit: FlatFit, smooth: State) -> State:
+        """What blocks and total variation find from a state, with all frequencies."""
         search = _Search(self, fit)
         for left in reversed(range(self.smooth_steps + 1)):
             slope = fit.slope(smooth)
@@ -74,8 +108,7 @@ class FlatInversion:
                 break
             smooth = self._smoother(fit, slope)
         level = search.settled or search.best.misfit <= self.worth * smooth.misfit
-        profile = (search.best if level else smooth).profile
-        return np.repeat(profile[:, None], self.survey.nx, 1)
+        return search.best if level else smooth
 
     def _smoother(self, fit: FlatFit, slope: Slope) -> State:
         """After a step with total variation, its weight by the present misfit."""

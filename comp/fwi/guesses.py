@@ -18,11 +18,12 @@ from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver
 
 Newton = Literal["auto", "on", "off"]
-# Relative misfit of bent layers that are the map: up to the first nothing else is tried, up to the
-# other few rows can be wrong, and L-BFGS could only spoil them. Beyond, they may not be all of it.
-_SURE, _FINAL = 1e-4, 2e-3
-# Where even layers leave a misfit above the first, bent ones are looked for in what they leave; if
-# these were soon given up before, above the second …
+# Relative misfit of bent layers that are the map: up to the first nothing else is tried; up to the
+# next few rows can be wrong, and L-BFGS could only spoil them. Beyond, they may not be all of it,
+# but up to the last they are where free cells should start.
+_SURE, _FINAL, _CLOSE = 1e-4, 2e-3, 1e-2
+# Where free cells that started elsewhere end above this misfit, bent layers are looked for in what
+# they leave, the second limit being for maps where these were soon given up before …
 _ENOUGH, _UNBENT = 1e-5, 1e-4
 # … and given up unless they get down to this multiple of its misfit at once, or to this misfit.
 _HOPEFUL, _NEAR = 20.0, 1e-3
@@ -92,10 +93,10 @@ def guesses(
         found = bent_layers(start, record)
         if found and found.misfit <= _SURE:
             return Guess(*found, final=True)
-        near = found is not None and found.misfit <= _FINAL
-        free = faulted(found.velocity if near else start, record)
+        close = found is not None and found.misfit <= _CLOSE
+        free = faulted(found.velocity if close else start, record)
         tried = [found]
-        if not near and free.misfit > (_ENOUGH if found else _UNBENT):
+        if not close and free.misfit > (_ENOUGH if found else _UNBENT):
             enough = max(_HOPEFUL * free.misfit, _NEAR)
             tried.append(bent_layers(free.velocity, record, enough))
         if free.misfit > _LOST:

@@ -82,6 +82,31 @@ def test_a_start_far_off_takes_smooth_steps(slopes):
     assert max(len(ends_of(state.profile)) for state in slopes) >= inversion.most
 
 
+@pytest.mark.parametrize(
+    ("start", "layers"),
+    [
+        (smeared, ((5, 3214), (5, 2841), (6, 1519), (14, 3130))),
+        (smeared, ((9, 2025), (2, 3939), (3, 3448), (2, 4238), (14, 3010))),
+        (np.full_like, ((5, 4171), (11, 2098), (1, 3774), (7, 4326), (6, 1645))),
+    ],
+)
+def test_low_frequencies_lead_out_of_a_local_optimum(start, layers):
+    truth = level(*layers)
+    start, observed = start(truth, 8 if start is smeared else truth.mean()), record(truth)
+    np.testing.assert_array_equal(FlatInversion(NARROW)(start, observed), truth)
+    without = FlatInversion(NARROW, low=())(start, observed)
+    assert np.abs(without - truth).mean() > 50
+
+
+def test_all_frequencies_are_tried_where_low_ones_lead_astray(monkeypatch):
+    truth = level((8, 1700), (9, 2400), (13, 3100))
+    astray = np.full(NARROW.ny, 4000.0)
+    monkeypatch.setattr(FlatInversion, "_low", lambda self, record, profile: astray)
+    for far in (0.0, 10.0):
+        found = FlatInversion(NARROW, far=far, smooth_steps=3)(smeared(truth, 3), record(truth))
+        np.testing.assert_array_equal(found, truth)
+
+
 def test_a_gradient_stays_smooth():
     """No few blocks fit it. The lowest rows are not in the record yet."""
     truth = np.repeat(np.linspace(1700, 2900, NARROW.ny)[:, None], NARROW.nx, 1)

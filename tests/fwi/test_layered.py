@@ -241,13 +241,13 @@ def test_auto_waits_for_a_gpu_with_room(monkeypatch, capsys, newton, free, names
         (True, 1e-4, None, [], 4000, True),  # found at once
         (True, 1e-3, 3e-4, [], 4000, True),  # but for a few rows
         (True, 1e-3, 1e-4, [], 4001, False),  # free cells fit much better from there
-        (True, 1e-2, 3e-5, [1e-5], 4002, True),  # found in what total variation leaves
+        (True, 4e-3, 1e-3, [], 4000, False),
+        (True, 2e-2, 3e-5, [1e-5], 4002, True),  # found in what total variation leaves
         (True, None, 1e-3, [6e-3], 2001, False),  # layers that fit much worse than free cells
         (True, None, 1e-4, [], 2001, False),  # soon given up, and good without
-        (True, 1e-2, 1e-4, [4e-4], 4002, True),  # not much worse
-        (True, 4e-3, 1e-3, [None], 4000, False),
-        (True, 4e-3, 9e-3, [5e-3], 4000, False),  # nothing fits: the best of it
-        (True, 1e-2, 9e-6, [], 2001, False),  # total variation was enough
+        (True, 2e-2, 1e-4, [4e-4], 4002, True),  # not much worse
+        (True, 2e-2, 9e-3, [3e-2], 4000, False),  # nothing fits: the best of it
+        (True, 2e-2, 9e-6, [], 2001, False),  # total variation was enough
         (True, None, 2e-2, [3e-2, 1.5e-2], 4000, False),  # lost: with patience from the start
         (False, None, 1e-2, [], 2001, False),
     ],
