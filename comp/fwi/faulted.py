@@ -4,6 +4,9 @@ Total variation alone leaves layers that drift and interfaces whose rows share w
 between, by little enough that neighbours hardly differ. So in a few more steps cells are drawn less
 to their neighbours than to the middle of all that are to be like them (`comp.fwi.even`), as
 strongly as a record's last digits allow.
+
+Pieces that stand wrongly may hold each other up. A map that is stuck like that is blurred and taken
+as a start: its edges may form anew, and what was right elsewhere is soon found again.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from comp.fwi.even import even_groups
 from comp.fwi.layered import NEAR, NEAR_DAMPING, LayeredInversion, Stage
@@ -30,6 +34,9 @@ class FaultedInversion:
         layered: total variation, from afar.
         tries: of it again from where it ended, while that is …
         poor: … a relative L2 misfit above this, and the misfit falls.
+        blur: cells, σ of the Gaussian by which a map is blurred that ends with a misfit above
+            `poor`, to start once more from there …
+        lost: … unless the misfit is above this.
         worse: of two maps the later one is better, being more even, while its misfit is no more
             than this multiple of the least.
     """
@@ -37,10 +44,20 @@ class FaultedInversion:
     layered: LayeredInversion
     tries: int = 4
     poor: float = 3e-5
+    blur: float = 2.0
+    lost: float = 1e-2
     worse: float = 2.0
 
     def __call__(self, start: np.ndarray, record: np.ndarray) -> Found:
         """The map reached from a start (ny, nx) in m/s and a record (shots, nt, receivers)."""
+        found = self._find(start, record)
+        if self.poor < found.misfit <= self.lost:
+            again = self._find(gaussian_filter(found.velocity, self.blur), record)
+            found = min(found, again, key=lambda one: one.misfit)
+        return found
+
+    def _find(self, start: np.ndarray, record: np.ndarray) -> Found:
+        """What total variation and evening find from a start."""
         fit = self.layered.fit(_EVEN.highest, record)
 
         def found(velocity: np.ndarray) -> Found:
