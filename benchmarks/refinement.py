@@ -3,13 +3,15 @@
     python benchmarks/refinement.py --predictions p.npy --truth truth.npy --records test
     python benchmarks/refinement.py … --priors auto none --newton auto off --limit 20
     python benchmarks/refinement.py … --processes 4                    to each GPU
+    python benchmarks/refinement.py --generated 12 --blur 3            from maps blurred by 3 cells
 
 The truth is in prediction-file form, as scripts/simulate.py --as-test writes it; its table's column
-`family` splits the rows. Prints a line for each family and way: MAE in m/s over all columns, mean
-and worst relative misfit, and seconds of one GPU (all are used) or of the CPU for a sample. These
-are those from when all processes have started until each is done, as one that ends before the
-others would have more to do with more samples. Without --records, records of the truth are
-simulated by the exact scheme; --half rounds them to scaled float16, as prepared folders hold them.
+`family` splits the rows. Blurred maps may stand for predictions, and generated ones for the truth.
+Prints a line for each family and way: MAE in m/s over all columns, mean and worst relative misfit,
+and seconds of one GPU (all are used) or of the CPU for a sample. These are those from when all
+processes have started until each is done, as one that ends before the others would have more to do
+with more samples. Without --records, records of the truth are simulated by the exact scheme; --half
+rounds them to scaled float16, as prepared folders hold them.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import gaussian_filter
 
 from comp.core.errors import InputError, run_script
 from comp.core.files import save_npy
@@ -34,7 +37,24 @@ from comp.fwi.priors import PRIORS
 from comp.fwi.refine_settings import Precision, Settings
 from comp.fwi.refining import refine_file
 from comp.fwi.shards import AMPLITUDE_SCALE
+from comp.fwi.velocity import FAMILIES, generate
 from comp.fwi.wave import Solver, simulate
+
+_SEED = 7  # of generated maps
+
+
+def generated(families, count, path):
+    """Write a prediction file of `count` maps of each family."""
+    maps = np.concatenate([generate(family, count, _SEED) for family in families])
+    names = [(f"{family}_{i:03d}", family) for family in families for i in range(count)]
+    save_predictions(path, pd.DataFrame(names, columns=["id", "family"]), maps)
+
+
+def blurred(truth, blur, path):
+    """Write a prediction file of what a network might make of a truth's maps."""
+    known = load_predictions(truth)
+    maps = gaussian_filter(np.asarray(known.values, np.float32), blur, axes=(1, 2))
+    save_predictions(path, known.table[["id"]], maps)
 
 
 def choose(predictions, truth, limit):
@@ -111,8 +131,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--predictions", required=True, help="prediction file to start from")
-    add("--truth", required=True, help="prediction-form file of the true maps")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--predictions", help="prediction file to start from")
+    start.add_argument("--blur", type=float, help="σ of a Gaussian, cells: blurred truth instead")
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--truth", help="prediction-form file of the true maps")
+    truth.add_argument("--generated", type=int, help="maps of each family, with --blur")
     add("--records", help="folder of records (default: simulated from the truth)")
     add("--half", action="store_true", help="simulated records rounded to scaled float16")
     add("--priors", nargs="+", choices=["auto", *PRIORS], default=["auto"])
@@ -131,6 +155,20 @@ def main() -> None:
         raise InputError("--half: only for records simulated here, without --records")
     if args.processes < 1:
         raise InputError(f"--processes: got {args.processes}, expected 1 or more")
+    if args.generated and not args.blur:
+        raise InputError("--generated: with --blur only, no prediction file has its maps")
+    with tempfile.TemporaryDirectory() as name:
+        compare(args, Path(name))
+
+
+def compare(args, folder):
+    """Print the table for each way; `folder` is for files in passing."""
+    if args.generated:
+        args.truth = folder / "truth.npy"
+        generated(args.families or FAMILIES, args.generated, args.truth)
+    if args.blur:
+        args.predictions = folder / "blurred.npy"
+        blurred(args.truth, args.blur, args.predictions)
     limit = args.limit or len(load_predictions(args.predictions))
     table, starts, truth = choose(args.predictions, args.truth, limit)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -140,36 +178,34 @@ def main() -> None:
         raise InputError(f"--families: {unknown[0]!r} is none of {args.truth}'s ({known})")
     where = f"on {torch.cuda.device_count()} GPUs, {args.processes} processes each"
     print(where if device == "cuda" else "on the CPU")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        records = Path(args.records) if args.records else folder / "records"
-        if not args.records:
-            write_records(records, table["id"], truth, args.half, device)
-        for way in product(args.priors, args.newton, args.solvers, args.precisions):
-            prior, newton, solver, precision = way
-            settings = Settings(
-                evaluations=args.evaluations,
-                batch=args.batch,
-                solver=solver,
-                precision=precision,
-                newton=newton,
-                curved=not args.no_curved,
-            )
-            found = {}
-            for family in args.families or of_family:
-                rows = of_family[family]
-                given = folder / f"{family}.npy"
-                save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
-                out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
-                how = given, records, out, settings, prior
-                seconds = refine(how, len(rows), args.processes)
-                result = pd.read_csv(out.with_suffix(".refined.csv"))
-                before = sample_mae(starts[rows], truth[rows])
-                after = sample_mae(load_predictions(out).values, truth[rows])
-                found[family] = summary(before, after, result, seconds)
-                print(f"\nprior {prior}, newton {newton}, {solver}, {precision}")
-                lines = pd.DataFrame(found).T.infer_objects()
-                print(lines.to_string(float_format="%.4g"), flush=True)
+    records = Path(args.records) if args.records else folder / "records"
+    if not args.records:
+        write_records(records, table["id"], truth, args.half, device)
+    for way in product(args.priors, args.newton, args.solvers, args.precisions):
+        prior, newton, solver, precision = way
+        settings = Settings(
+            evaluations=args.evaluations,
+            batch=args.batch,
+            solver=solver,
+            precision=precision,
+            newton=newton,
+            curved=not args.no_curved,
+        )
+        found = {}
+        for family in args.families or of_family:
+            rows = of_family[family]
+            given = folder / f"{family}.npy"
+            save_predictions(given, table.iloc[rows], np.asarray(starts)[rows])
+            out = (args.keep or folder) / "-".join([family, *way, "refined.npy"])
+            how = given, records, out, settings, prior
+            seconds = refine(how, len(rows), args.processes)
+            result = pd.read_csv(out.with_suffix(".refined.csv"))
+            before = sample_mae(starts[rows], truth[rows])
+            after = sample_mae(load_predictions(out).values, truth[rows])
+            found[family] = summary(before, after, result, seconds)
+            print(f"\nprior {prior}, newton {newton}, {solver}, {precision}")
+            lines = pd.DataFrame(found).T.infer_objects()
+            print(lines.to_string(float_format="%.4g"), flush=True)
 
 
 if __name__ == "__main__":
