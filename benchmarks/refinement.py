@@ -50,13 +50,6 @@ def generated(families, count, path):
     save_predictions(path, pd.DataFrame(names, columns=["id", "family"]), maps)
 
 
-def blurred(truth, blur, path):
-    """Write a prediction file of what a network might make of a truth's maps."""
-    known = load_predictions(truth)
-    maps = gaussian_filter(np.asarray(known.values, np.float32), blur, axes=(1, 2))
-    save_predictions(path, known.table[["id"]], maps)
-
-
 def choose(predictions, truth, limit):
     """(table with family, starts, truth maps) of at most `limit` samples a family."""
     given, known = load_predictions(predictions), load_predictions(truth)
@@ -155,7 +148,9 @@ def main() -> None:
         raise InputError("--half: only for records simulated here, without --records")
     if args.processes < 1:
         raise InputError(f"--processes: got {args.processes}, expected 1 or more")
-    if args.generated and not args.blur:
+    if args.blur is not None and not 0 < args.blur < np.inf:
+        raise InputError(f"--blur: got {args.blur}, expected more than 0 cells")
+    if args.generated is not None and args.blur is None:
         raise InputError("--generated: with --blur only, no prediction file has its maps")
     with tempfile.TemporaryDirectory() as name:
         compare(args, Path(name))
@@ -163,14 +158,14 @@ def main() -> None:
 
 def compare(args, folder):
     """Print the table for each way; `folder` is for files in passing."""
-    if args.generated:
+    if args.generated is not None:
         args.truth = folder / "truth.npy"
         generated(args.families or FAMILIES, args.generated, args.truth)
+    given = args.predictions or args.truth
+    limit = args.limit or len(load_predictions(given))
+    table, starts, truth = choose(given, args.truth, limit)
     if args.blur:
-        args.predictions = folder / "blurred.npy"
-        blurred(args.truth, args.blur, args.predictions)
-    limit = args.limit or len(load_predictions(args.predictions))
-    table, starts, truth = choose(args.predictions, args.truth, limit)
+        starts = gaussian_filter(np.asarray(starts, np.float32), args.blur, axes=(1, 2))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     of_family = table.reset_index(drop=True).groupby("family").groups
     if unknown := [family for family in args.families or () if family not in of_family]:

@@ -75,8 +75,8 @@ class FlatInversion:
         given = fit.states(start.mean(1, dtype=np.float64)[None])[0]
         found = given
         for low in (True, False) if given.misfit > self.far else (False, True):
-            near = self._low(record, given.profile) if low else given.profile
-            reached = self._find(fit, fit.states(near[None])[0])
+            near = fit.states(self._low(record, given.profile)[None])[0] if low else given
+            reached = self._find(fit, near)
             found = min(found, reached, key=lambda state: state.misfit)
             if found.misfit <= self.poor:
                 break

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
+from comp.fwi.spectral import ramp
 from comp.fwi.survey import Survey
 from comp.fwi.wave import Solver, simulate
 
 _BATCH = 128  # maps simulated in one call
-_FADE = 0.3  # of the highest frequency
 _DIFFERENCE = 2.0  # m/s, of the finite differences
 _UNIT = 2000.0**3  # makes a change of u one of v at 2000 m/s
 
@@ -90,8 +90,8 @@ class FlatFit:
         self._survey = replace(survey, source_columns=survey.source_columns[:1])
         self._solver, self._dtype, self._device = solver, dtype, device
         self._rows = self._survey.trusted_rows
-        frequencies = torch.fft.rfftfreq(self._rows, survey.dt)[:, None].to(device)
-        self._share = (1 - (frequencies / highest - 1) / _FADE).clamp(0, 1)
+        share = ramp(np.fft.rfftfreq(self._rows, survey.dt), highest)[:, None]
+        self._share = torch.from_numpy(share).to(device) if share.min() < 1 else None
         observed = torch.from_numpy(record[:1, : self._rows].astype(np.float64)).to(device)
         observed = self._low(observed)
         power = avg_pool2d(observed**2, (51, 5), 1, (25, 2), count_include_pad=False)
@@ -131,7 +131,7 @@ class FlatFit:
 
     def _low(self, records: torch.Tensor) -> torch.Tensor:
         """The frequencies that are fitted, of records (…, rows, receivers)."""
-        if self._share.min() == 1:
+        if self._share is None:
             return records
         spectrum = torch.fft.rfft(records, dim=-2)
         return torch.fft.irfft(self._share * spectrum, self._rows, dim=-2)

@@ -38,6 +38,11 @@ class Found(NamedTuple):
     misfit: float
 
 
+def ramp(frequencies: np.ndarray, highest: float) -> np.ndarray:
+    """Shares of `frequencies` that are 1 up to the highest one and fall to 0 soon behind it."""
+    return (1 - (frequencies / highest - 1) / (_LAST - 1)).clip(0, 1)
+
+
 def newton_memory(survey: Survey, last: float) -> int:
     """Bytes of a step of Gauss-Newton for every cell, with frequencies up to `last` (Hz)."""
     return Born(survey, last).memory + _MATRICES * 8 * (survey.ny * survey.nx) ** 2
@@ -80,8 +85,7 @@ class SpectralFit:
         wavelet = np.abs(np.fft.rfft(survey.wavelet()[: born.length]))
         share = np.maximum(wavelet / wavelet.max(), floor)[list(born.bins)]
         frequencies = np.array([born.frequency(number) for number in born.bins])
-        ramp = (1 - (frequencies / reach - 1) / (_LAST - 1)).clip(0, 1)
-        weights = ramp * (floor / share) ** 2
+        weights = ramp(frequencies, reach) * (floor / share) ** 2
         self._weights = torch.from_numpy(weights).to(device)
         self._total = self._weighted(born.spectrum(self._observed))
         self._derived: tuple[State, torch.Tensor, torch.Tensor] | None = None
